@@ -1,0 +1,116 @@
+// Package engine is the contract of what can be mounted: secrets engines, auth
+// methods and Coffer's own system mounts. An engine is declared as data, a
+// Kind, with its routes; it is opened once per mount and sees only its own
+// storage. Only the gateway calls its handlers.
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/cofferhq/coffer/internal/fault"
+	"github.com/cofferhq/coffer/internal/route"
+	"github.com/cofferhq/coffer/internal/storage"
+)
+
+// Class says where a kind may be mounted.
+type Class string
+
+// The classes.
+const (
+	Secret Class = "secret" // anywhere but below auth/ and sys/
+	Auth   Class = "auth"   // below auth/
+	System Class = "system" // mounted by Coffer itself, once, at a fixed place
+)
+
+// Mount describes the mount an engine was opened for.
+type Mount struct {
+	Path        string // with its trailing slash, "auth/" included: "secret/", "auth/userpass/"
+	Accessor    string
+	UUID        string
+	Description string
+	Options     map[string]string
+	DefaultTTL  time.Duration // 0: the server's
+	MaxTTL      time.Duration // 0: the server's
+}
+
+// Env is what an engine gets of its surroundings.
+type Env struct {
+	Mount   Mount
+	Storage storage.Engine // the mount's own part of the barrier, keys relative to it
+	Log     *slog.Logger
+	// Fingerprint is a keyed digest under a key of this mount, by which a value
+	// is named where it must not stand.
+	Fingerprint func(value []byte) string
+	// MaxPayload is the largest payload accepted, in bytes.
+	MaxPayload int
+}
+
+// Kind declares an engine whose options are a C (a struct of strings tagged
+// json, decoded from the mount's options) and whose opened state is an S.
+type Kind[C, S any] struct {
+	Name    string // the mount's type on the wire: "kv"
+	Version string // the value of the option "version" that selects this kind; "" when there is one only
+	Doc     string // one line
+	Class   Class
+	Open    func(ctx context.Context, env Env, options C) (S, error)
+	Routes  []route.Route[S]
+	// Run does background work until ctx ends; nil when there is none.
+	Run func(s S, ctx context.Context) error
+	// Upgradable lists the versions whose mounts this kind opens as they are.
+	Upgradable []string
+}
+
+// Spec is a kind with its types erased.
+type Spec struct {
+	Name, Version, Doc string
+	Class              Class
+	Routes             []route.Spec
+	Upgradable         []string
+
+	open func(ctx context.Context, env Env) (any, error)
+	run  func(ctx context.Context, s any) error
+}
+
+// Spec erases the kind's types.
+func (k Kind[C, S]) Spec() *Spec {
+	s := &Spec{
+		Name: k.Name, Version: k.Version, Doc: k.Doc, Class: k.Class,
+		Routes: route.Erase(k.Routes), Upgradable: k.Upgradable,
+	}
+	s.open = func(ctx context.Context, env Env) (any, error) {
+		var options C
+		text, err := json.Marshal(env.Mount.Options)
+		if err != nil {
+			return nil, err
+		}
+		if err := json.Unmarshal(text, &options); err != nil {
+			return nil, fault.Wrap(fault.Invalid, err, "options of mount %s are not understood by %s", env.Mount.Path, k.Name)
+		}
+		return k.Open(ctx, env, options)
+	}
+	if k.Run != nil {
+		s.run = func(ctx context.Context, state any) error { return k.Run(state.(S), ctx) }
+	}
+	return s
+}
+
+// Open opens the kind for a mount and returns its state.
+func (s *Spec) Open(ctx context.Context, env Env) (any, error) {
+	state, err := s.open(ctx, env)
+	if err != nil {
+		return nil, fmt.Errorf("open %s at %s: %w", s.Name, env.Mount.Path, err)
+	}
+	return state, nil
+}
+
+// Run does the kind's background work on an opened state until ctx ends.
+func (s *Spec) Run(ctx context.Context, state any) error {
+	if s.run == nil {
+		return nil
+	}
+	return s.run(ctx, state)
+}

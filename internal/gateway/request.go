@@ -1,0 +1,43 @@
+// Package gateway is the life of a request, in one place: see Gateway.Serve.
+// Nothing reaches an engine around it: the agent, the console and the jobs come
+// through the same door. It knows no HTTP; package httpapi does.
+package gateway
+
+import (
+	"net/netip"
+	"net/url"
+	"time"
+
+	"github.com/cofferhq/coffer/internal/fault"
+)
+
+// Request is what a listener understood of a request before anyone looked at
+// what it is for.
+type Request struct {
+	ID          string // unique, answered as request_id and written to the audit log
+	Method      string // GET, LIST, POST (PUT is POST), PATCH or DELETE; another one is answered 405
+	Path        string // below /v1/, decoded, without a leading slash
+	Query       url.Values
+	Body        []byte
+	ContentType string
+	Token       string // X-Vault-Token, or Authorization: Bearer
+	Namespace   string // X-Vault-Namespace
+	WrapTTL     string // X-Vault-Wrap-TTL, as sent
+	Traceparent string // W3C traceparent, "" when absent or malformed
+	Correlation string // X-Correlation-ID or X-Request-ID, printable, at most 128 bytes
+	Remote      netip.AddrPort
+	Help        bool // ?help=1
+	// Problem is set when the listener could not read the request (a path that
+	// is no path, a body over the limit, a body that stopped arriving). The
+	// gateway records it and answers it.
+	Problem *fault.Error
+}
+
+// Answer is what goes back.
+type Answer struct {
+	Status      int
+	ContentType string // "application/json" unless the route answers raw
+	Body        []byte // nil with 204
+	RetryAfter  time.Duration
+	Allow       []string // with 405: the methods there are
+}

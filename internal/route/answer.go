@@ -1,0 +1,90 @@
+package route
+
+import (
+	"github.com/cofferhq/coffer/internal/fault"
+	"github.com/cofferhq/coffer/internal/wire"
+)
+
+// Notes rides on a response: what is said besides its data. A response type
+// that wants it embeds it.
+type Notes struct {
+	Status   int      `json:"-"` // HTTP status; 0 is 200
+	Warnings []string `json:"-"`
+	Subject  Subject  `json:"-"`
+}
+
+// Note returns the notes of a response that embeds them.
+func (n *Notes) Note() *Notes { return n }
+
+// Warn adds a warning that the client is shown.
+func (n *Notes) Warn(text string) { n.Warnings = append(n.Warnings, text) }
+
+// Noted is a response that carries notes.
+type Noted interface{ Note() *Notes }
+
+// Subject is what a request was about, for the audit log: a version is named by
+// path, number and keyed fingerprint, never by its value.
+type Subject struct {
+	Path        string
+	Version     int
+	Label       string
+	Fingerprint string
+}
+
+// Empty answers 204, or 200 with warnings where there are any.
+type Empty struct{ Notes }
+
+// Bare marks a response that is answered without Vault's envelope, as
+// sys/health is. A response type that wants it embeds it.
+type Bare struct{}
+
+// IsBare marks the response.
+func (Bare) IsBare() {}
+
+// Doubled marks a response whose data stands both in the envelope's data and
+// beside it at the top level, as sys/mounts has it.
+type Doubled struct{}
+
+// IsDoubled marks the response.
+func (Doubled) IsDoubled() {}
+
+// Raw answers a body as it is.
+type Raw struct {
+	Notes
+	ContentType string
+	Body        []byte
+}
+
+// Nothing is a request without fields.
+type Nothing struct{}
+
+// Page is the paging of a list: names after After, at most Limit of them.
+type Page struct {
+	After string   `query:"after" doc:"Return only names that sort after this one."`
+	Limit wire.Int `query:"limit" doc:"Return at most this many names; 0 returns all."`
+}
+
+// Keys answers a list.
+type Keys struct {
+	Notes
+	Keys []string `json:"keys" doc:"The names, in order; a name with more below it ends in a slash."`
+}
+
+// KeysInfo answers a list with something about each name.
+type KeysInfo[T any] struct {
+	Notes
+	Keys []string     `json:"keys" doc:"The names, in order."`
+	Info map[string]T `json:"key_info" doc:"About each name."`
+}
+
+// Found returns the list, or Missing when it is empty, as Vault answers.
+func (k Keys) Found() (Keys, error) {
+	if len(k.Keys) == 0 {
+		return k, Missing()
+	}
+	return k, nil
+}
+
+// Missing is the answer for what does not exist: 404 with no errors listed, the
+// shape by which Vault clients tell "nothing there" from a mistake.
+func Missing() error { return fault.New(fault.NotFound, "") }

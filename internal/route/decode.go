@@ -1,0 +1,173 @@
+package route
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/cofferhq/coffer/internal/fault"
+	"github.com/cofferhq/coffer/internal/wire"
+	"github.com/go-json-experiment/json"
+)
+
+// Input is what a request says, before it is typed.
+type Input struct {
+	Vars   Vars         // from the path
+	Params *wire.Params // from the body, or from the query of GET, LIST and DELETE
+}
+
+// Field is one parameter of a route, for OpenAPI, help and docs.
+type Field struct {
+	Name string
+	In   string // path, query or json
+	Doc  string
+	Type reflect.Type
+}
+
+type field struct {
+	Field
+	index []int
+	whole bool // takes the whole body
+}
+
+// Fields returns the route's parameters in the order of the request's fields.
+func (s *Spec) Fields() []Field {
+	out := make([]Field, 0, len(s.fields))
+	for _, f := range s.fields {
+		out = append(out, f.Field)
+	}
+	return out
+}
+
+// plan reads the tags of a request type once. A wrong table is a bug that the
+// first test meets, so it panics.
+func plan(t reflect.Type, pattern string) []field {
+	if t.Kind() != reflect.Struct {
+		panic(fmt.Sprintf("route: %s: request %v is not a struct", pattern, t))
+	}
+	var fields []field
+	for _, sf := range reflect.VisibleFields(t) {
+		if sf.Anonymous || !sf.IsExported() {
+			continue
+		}
+		for _, in := range []string{"path", "query", "json"} {
+			name, ok := sf.Tag.Lookup(in)
+			if !ok || name == "-" {
+				continue
+			}
+			name, options, _ := strings.Cut(name, ",")
+			f := field{index: sf.Index, whole: in == "json" && options == "whole"}
+			f.Field = Field{Name: name, In: in, Doc: sf.Tag.Get("doc"), Type: sf.Type}
+			fields = append(fields, f)
+		}
+	}
+	for _, v := range Variables(pattern) {
+		if !slices.ContainsFunc(fields, func(f field) bool { return f.In == "path" && f.Name == v }) {
+			panic(fmt.Sprintf("route: %s: request %v has no field for {%s}", pattern, t, v))
+		}
+	}
+	return fields
+}
+
+// fill sets the fields of dst from in and returns a warning for the parameters
+// that no field takes.
+func fill(dst reflect.Value, fields []field, in *Input) (warnings []string, err error) {
+	whole := false
+	for i := range fields {
+		f := &fields[i]
+		switch {
+		case f.In == "path":
+			if err := set(dst.FieldByIndex(f.index), f, nil, in.Vars.Get(f.Name)); err != nil {
+				return nil, err
+			}
+		case f.whole:
+			whole = true
+			dst.FieldByIndex(f.index).SetBytes(slices.Clone(in.Params.Body))
+		default:
+			value, ok := in.Params.Get(f.Name)
+			if !ok {
+				continue
+			}
+			if err := set(dst.FieldByIndex(f.index), f, value, ""); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if whole {
+		return nil, nil
+	}
+	var unknown []string
+	for i := range in.Params.List {
+		name := in.Params.List[i].Name
+		if !slices.ContainsFunc(fields, func(f field) bool { return f.In != "path" && f.Name == name }) && name != "list" && name != "help" {
+			unknown = append(unknown, name)
+		}
+	}
+	if unknown != nil {
+		slices.Sort(unknown)
+		warnings = append(warnings, "Endpoint ignored these unrecognized parameters: ["+strings.Join(unknown, " ")+"]")
+	}
+	return warnings, nil
+}
+
+// set decodes one parameter: JSON text from the body or query, or plain text
+// from the path.
+func set(dst reflect.Value, f *field, value []byte, text string) error {
+	if value == nil {
+		if dst.Kind() == reflect.String {
+			dst.SetString(text)
+			return nil
+		}
+		value = fmt.Appendf(nil, "%q", text)
+	}
+	if err := json.Unmarshal(value, dst.Addr().Interface(), json.MatchCaseInsensitiveNames(false)); err != nil {
+		return fault.New(fault.Invalid, "%s: %s", f.Name, explain(err, f.Type))
+	}
+	return nil
+}
+
+// explain says what is wrong with a value without repeating it: only messages
+// of package wire, which are written for that, are passed on.
+func explain(err error, t reflect.Type) string {
+	var se *json.SemanticError
+	if errors.As(err, &se) && se.Err != nil && !errors.As(se.Err, new(*json.SemanticError)) {
+		if pkg := reflect.TypeOf(se.Err).String(); pkg == "*errors.errorString" || pkg == "*fmt.wrapError" {
+			return se.Err.Error()
+		}
+	}
+	where := ""
+	if se != nil && se.JSONPointer != "" {
+		where = " at " + string(se.JSONPointer)
+	}
+	return "it must be " + TypeName(t) + where
+}
+
+// TypeName names a type for people and OpenAPI: string, integer, boolean,
+// duration, list, object.
+func TypeName(t reflect.Type) string {
+	switch t {
+	case reflect.TypeFor[wire.Seconds](), reflect.TypeFor[wire.Duration]():
+		return "a duration"
+	case reflect.TypeFor[wire.Object]():
+		return "an object"
+	case reflect.TypeFor[wire.Time]():
+		return "a time"
+	}
+	switch t.Kind() {
+	case reflect.Pointer:
+		return TypeName(t.Elem())
+	case reflect.Bool:
+		return "a boolean"
+	case reflect.Int, reflect.Int64, reflect.Int32, reflect.Uint, reflect.Uint64, reflect.Uint32:
+		return "an integer"
+	case reflect.Float64:
+		return "a number"
+	case reflect.Slice:
+		return "a list"
+	case reflect.Map, reflect.Struct:
+		return "an object"
+	}
+	return "a string"
+}
