@@ -1,6 +1,8 @@
 package route
 
 import (
+	"time"
+
 	"github.com/cofferhq/coffer/internal/fault"
 	"github.com/cofferhq/coffer/internal/wire"
 )
@@ -11,16 +13,19 @@ type Notes struct {
 	Status   int      `json:"-"` // HTTP status; 0 is 200
 	Warnings []string `json:"-"`
 	Subject  Subject  `json:"-"`
+	// LeaseDuration is answered as lease_duration for data that should be read
+	// again after that time although nothing has to be revoked (kv version 1).
+	LeaseDuration time.Duration `json:"-"`
 }
 
-// Note returns the notes of a response that embeds them.
-func (n *Notes) Note() *Notes { return n }
+// Carried returns the notes of a response that embeds them.
+func (n Notes) Carried() Notes { return n }
 
 // Warn adds a warning that the client is shown.
 func (n *Notes) Warn(text string) { n.Warnings = append(n.Warnings, text) }
 
 // Noted is a response that carries notes.
-type Noted interface{ Note() *Notes }
+type Noted interface{ Carried() Notes }
 
 // Subject is what a request was about, for the audit log: a version is named by
 // path, number and keyed fingerprint, never by its value.

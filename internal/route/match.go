@@ -23,7 +23,8 @@ func (v Vars) Get(name string) string {
 }
 
 // Variables returns the names of a pattern's variables: {name} takes one
-// segment, {name...} at the end takes the rest, which may be empty.
+// segment, {name...} takes the rest, which may be empty; one literal segment may
+// follow it.
 func Variables(pattern string) []string {
 	var names []string
 	for seg := range strings.SplitSeq(pattern, "/") {
@@ -50,7 +51,8 @@ type node struct {
 	literal map[string]*node
 	one     *node // {name}
 	here    []leaf
-	rest    []leaf // {name...}
+	rest    []leaf            // {name...}
+	until   map[string][]leaf // {name...}/literal
 }
 
 type leaf struct {
@@ -78,10 +80,17 @@ func (t *Table) add(s *Spec) {
 	for i, seg := range segments {
 		switch {
 		case strings.HasSuffix(seg, "...}"):
-			if i != len(segments)-1 {
-				panic("route: " + s.Pattern + ": {...} must be the last segment")
+			switch tail := segments[i+1:]; {
+			case len(tail) == 0:
+				n.rest = appendLeaf(n.rest, l)
+			case len(tail) == 1 && !strings.HasPrefix(tail[0], "{"):
+				if n.until == nil {
+					n.until = map[string][]leaf{}
+				}
+				n.until[tail[0]] = appendLeaf(n.until[tail[0]], l)
+			default:
+				panic("route: " + s.Pattern + ": only one literal segment may follow {...}")
 			}
-			n.rest = appendLeaf(n.rest, l)
 			return
 		case strings.HasPrefix(seg, "{"):
 			if n.one == nil {
@@ -146,6 +155,10 @@ func find(n *node, method, path string, values []string) (*Spec, Vars, []string)
 	}
 	if path == "/" {
 		path = ""
+	}
+	if i := strings.LastIndexByte(path, '/'); i > 0 && n.until[path[i+1:]] != nil {
+		spec, vars, methods := pick(n.until[path[i+1:]], method, append(values, path[:i]))
+		return spec, vars, append(allowed, methods...)
 	}
 	spec, vars, methods := pick(n.rest, method, append(values, path))
 	if spec != nil {
