@@ -1,0 +1,184 @@
+// Package policystore keeps policies in storage and compiles the ones that a
+// token holds into the rules its requests are checked against. The language is
+// in package policy.
+package policystore
+
+import (
+	"context"
+	"errors"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/cofferhq/coffer/internal/barrier"
+	"github.com/cofferhq/coffer/internal/fault"
+	"github.com/cofferhq/coffer/internal/policy"
+	"github.com/cofferhq/coffer/internal/storage"
+)
+
+const (
+	rows = "core/policies/" // + name
+	// cached is how many parsed policies are kept in memory.
+	cached = 20_000
+	// compiled is how many combinations of policies are kept compiled.
+	compiled = 4096
+)
+
+// MaxNameBytes is the longest name of a policy.
+const MaxNameBytes = 128
+
+var nameRE = regexp.MustCompile(`^[a-z0-9][a-z0-9 ._@:+/-]*$`)
+
+// Store keeps policies.
+type Store struct {
+	barrier *barrier.Barrier
+	parsed  *barrier.Cache[*policy.Policy]
+
+	mu   sync.RWMutex
+	acls map[string]*set // by the names, joined
+}
+
+// set is a combination of policies, compiled. It holds for as long as the
+// parsed policies are the ones it was made of.
+type set struct {
+	parts []*policy.Policy
+	acl   *policy.ACL
+}
+
+// New returns the store of the barrier's policies. Run must be started for its
+// cache to be used.
+func New(b *barrier.Barrier) *Store {
+	s := &Store{barrier: b, acls: map[string]*set{}}
+	s.parsed = barrier.NewCache(b, rows, cached, func(key string, value []byte) (*policy.Policy, error) {
+		return policy.Parse(strings.TrimPrefix(key, rows), string(value))
+	})
+	return s
+}
+
+// Run keeps the cache as the barrier's watch says until ctx ends.
+func (s *Store) Run(ctx context.Context) error { return s.parsed.Run(ctx) }
+
+// CacheStats returns how often a policy was and was not in the cache.
+func (s *Store) CacheStats() (hits, misses uint64) { return s.parsed.Stats() }
+
+// CleanName returns a policy's name as it is kept, in lower case, or a fault.
+func CleanName(name string) (string, error) {
+	name = strings.ToLower(strings.TrimSpace(name))
+	if len(name) > MaxNameBytes || !nameRE.MatchString(name) {
+		return "", fault.New(fault.Invalid, "%q is no name for a policy: use up to %d letters, digits and . _ - @ : + /, starting with a letter or digit", name, MaxNameBytes)
+	}
+	return name, nil
+}
+
+// Get returns a policy, or route.Missing's fault.
+func (s *Store) Get(ctx context.Context, name string) (*policy.Policy, error) {
+	name, err := CleanName(name)
+	if err != nil {
+		return nil, err
+	}
+	if name == "root" {
+		return &policy.Policy{Name: "root"}, nil
+	}
+	p, err := s.parsed.Get(ctx, rows+name)
+	if errors.Is(err, storage.ErrNotFound) {
+		return nil, fault.New(fault.NotFound, "")
+	}
+	return p, err
+}
+
+// Put stores a policy after reading it, and returns it parsed.
+func (s *Store) Put(ctx context.Context, name, text string) (*policy.Policy, error) {
+	name, err := CleanName(name)
+	if err != nil {
+		return nil, err
+	}
+	if name == "root" {
+		return nil, fault.New(fault.Invalid, "cannot update %q policy", name)
+	}
+	p, err := policy.Parse(name, text)
+	if err != nil {
+		return nil, err
+	}
+	_, err = s.barrier.Update(ctx, func(tx storage.Txn) error { return tx.Put(rows+name, []byte(text)) })
+	return p, err
+}
+
+// Delete removes a policy. Tokens that name it lose what it granted at once.
+func (s *Store) Delete(ctx context.Context, name string) error {
+	name, err := CleanName(name)
+	if err != nil {
+		return err
+	}
+	switch name {
+	case "root", "default", "response-wrapping":
+		return fault.New(fault.Invalid, "cannot delete %q policy", name)
+	}
+	_, err = s.barrier.Update(ctx, func(tx storage.Txn) error { return tx.Delete(rows + name) })
+	return err
+}
+
+// List returns the names of the policies, root included, in order.
+func (s *Store) List(ctx context.Context) ([]string, error) {
+	names := []string{"root"}
+	err := s.barrier.View(ctx, func(r storage.Reader) error {
+		return storage.All(r, rows, func(e storage.Entry) error {
+			names = append(names, strings.TrimPrefix(e.Key, rows))
+			return nil
+		})
+	})
+	slices.Sort(names)
+	return names, err
+}
+
+// ACL returns the rules of the named policies. A name without a policy grants
+// nothing.
+func (s *Store) ACL(ctx context.Context, names []string) (*policy.ACL, error) {
+	if slices.Contains(names, "root") {
+		return policy.Root(), nil
+	}
+	var room [16]*policy.Policy
+	parts := room[:0]
+	for _, name := range names {
+		p, err := s.parsed.Get(ctx, rows+name)
+		if errors.Is(err, storage.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		parts = append(parts, p)
+	}
+	key := strings.Join(names, "\x00")
+	s.mu.RLock()
+	have := s.acls[key]
+	s.mu.RUnlock()
+	if have != nil && slices.Equal(have.parts, parts) {
+		return have.acl, nil
+	}
+	have = &set{parts: slices.Clone(parts), acl: policy.Compile(parts...)}
+	s.mu.Lock()
+	if len(s.acls) >= compiled {
+		clear(s.acls)
+	}
+	s.acls[key] = have
+	s.mu.Unlock()
+	return have.acl, nil
+}
+
+// Seed stores the policies that every server has, where they are missing.
+func (s *Store) Seed(ctx context.Context) error {
+	_, err := s.barrier.Update(ctx, func(tx storage.Txn) error {
+		for name, text := range map[string]string{"default": defaultPolicy, "response-wrapping": wrappingPolicy} {
+			if _, err := tx.Get(rows + name); errors.Is(err, storage.ErrNotFound) {
+				if err := tx.Put(rows+name, []byte(text)); err != nil {
+					return err
+				}
+			} else if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return err
+}
