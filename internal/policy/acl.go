@@ -63,7 +63,7 @@ func newIndex(policies []*Policy, now time.Time) *index {
 	for _, perm := range ix.all {
 		ix.tree.add(perm)
 	}
-	ix.tree.root.finish("", nil)
+	ix.tree.root.finish(0, nil)
 	return ix
 }
 
@@ -210,16 +210,16 @@ func (ix *index) best(path string, list bool) *permission {
 	}
 	short, trim := strings.CutSuffix(path, "/")
 	if !list || !trim {
-		return deepest.match(path, -1)
+		return search{path: path}.from(deepest)
 	}
 	exact, shallower := ix.tree.walk(short)
 	if exact != nil {
 		return exact
 	}
-	if p := deepest.match(path, -1); p != nil {
+	if p := (search{path: path}).from(deepest); p != nil {
 		return p
 	}
-	return shallower.match(short, -1)
+	return search{path: short}.from(shallower)
 }
 
 // bestPlain is the rule Vault chooses for plain among those that do not match
@@ -229,20 +229,19 @@ func (ix *index) bestPlain(path, plain string, list bool) *permission {
 	if exact != nil {
 		return exact
 	}
-	common := shared(path, plain)
 	short, trim := strings.CutSuffix(plain, "/")
 	if !list || !trim {
-		return deepest.match(plain, common, path)
+		return search{path: plain, exclude: [2]string{path}}.from(deepest)
 	}
 	exact, shallower := ix.tree.walk(short)
 	if exact != nil {
 		return exact
 	}
-	shortPath := strings.TrimSuffix(path, "/")
-	if p := deepest.match(plain, common, path, shortPath); p != nil {
+	exclude := [2]string{path, strings.TrimSuffix(path, "/")}
+	if p := (search{path: plain, exclude: exclude}).from(deepest); p != nil {
 		return p
 	}
-	return shallower.match(short, common, path, shortPath)
+	return search{path: short, exclude: exclude}.from(shallower)
 }
 
 // grants reports whether the winners allow the request.

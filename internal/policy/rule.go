@@ -86,17 +86,16 @@ func (p *pattern) String() string {
 func (p *pattern) matches(path string) bool {
 	switch {
 	case p.wild:
-		return p.matchesFrom(path, 0)
+		return p.matchesSegments(path)
 	case p.prefix:
 		return strings.HasPrefix(path, p.text)
 	}
 	return p.text == path
 }
 
-// matchesFrom matches segment by segment, from an offset up to which path and
-// pattern are known to be equal and at which a segment begins.
-func (p *pattern) matchesFrom(path string, from int) bool {
-	want, got := p.text[from:], path[from:]
+// matchesSegments matches segment by segment.
+func (p *pattern) matchesSegments(path string) bool {
+	want, got := p.text, path
 	for {
 		w := strings.IndexByte(want, '/')
 		g := strings.IndexByte(got, '/')

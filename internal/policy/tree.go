@@ -19,16 +19,23 @@ type node struct {
 	kids  []*node // the children
 	up    *node   // the nearest node above that holds patterns
 
-	exact   *permission
-	closed  []*permission // + rules that do not end in *, best first
-	prefix  *permission   // the rule that is this text and *
-	opened  []*permission // + rules that end in *, best first
-	depth   int           // length of the text that leads here
-	segment int           // where that text's last segment begins
+	exact  *permission
+	prefix *permission   // the rule that is this text and *
+	plus   *plus         // rules that go on with a + segment
+	odd    []*permission // + rules whose first + is not a segment of its own
+	depth  int           // length of the text that leads here
+}
+
+// plus is what follows a + segment: nothing, or a slash and a tree of the rest,
+// in which exact and prefix are the ends of + rules.
+type plus struct {
+	end  *permission
+	next tree
+	all  []*permission
 }
 
 func (n *node) patterned() bool {
-	return n.prefix != nil || len(n.closed)+len(n.opened) > 0
+	return n.prefix != nil || n.plus != nil || n.odd != nil
 }
 
 // at returns the node for text, made if need be.
@@ -72,30 +79,53 @@ func shared(a, b string) int {
 
 // add puts a permission in its place.
 func (t *tree) add(p *permission) {
-	n := t.at(p.pattern.text[:p.pattern.first])
+	first := p.pattern.first
+	if p.pattern.wild && !plusSegment(p.pattern.text, first) {
+		n := t.at(p.pattern.text[:first])
+		n.odd = append(n.odd, p)
+		return
+	}
+	t.addRest(p, p.pattern.text)
+}
+
+// addRest puts a permission where what is left of its text leads.
+func (t *tree) addRest(p *permission, rest string) {
+	first := 0
+	for first < len(rest) && !plusSegment(rest, first) {
+		first++
+	}
+	n := t.at(rest[:first])
 	switch {
-	case p.pattern.exact():
-		n.exact = p
-	case !p.pattern.wild:
-		n.prefix = p
+	case first < len(rest):
+		if n.plus == nil {
+			n.plus = &plus{}
+		}
+		n.plus.all = append(n.plus.all, p)
+		if first+1 == len(rest) {
+			n.plus.end = p
+			return
+		}
+		n.plus.next.addRest(p, rest[first+2:])
 	case p.pattern.prefix:
-		n.opened = append(n.opened, p)
+		n.prefix = p
 	default:
-		n.closed = append(n.closed, p)
+		n.exact = p
 	}
 }
 
-// finish sorts what was added and links each node to the patterns above it.
-func (n *node) finish(text string, up *node) {
-	n.up, n.depth, n.segment = up, len(text), strings.LastIndexByte(text, '/')+1
-	best := func(a, b *permission) int { return b.pattern.compare(&a.pattern) }
-	slices.SortFunc(n.closed, best)
-	slices.SortFunc(n.opened, best)
+// plusSegment reports whether a segment that is just + begins at text[i].
+func plusSegment(text string, i int) bool {
+	return text[i] == '+' && (i == 0 || text[i-1] == '/') && (i+1 == len(text) || text[i+1] == '/')
+}
+
+// finish links each node to the patterns above it.
+func (n *node) finish(depth int, up *node) {
+	n.up, n.depth = up, depth
 	if n.patterned() {
 		up = n
 	}
 	for _, kid := range n.kids {
-		kid.finish(text+kid.label, up)
+		kid.finish(depth+len(kid.label), up)
 	}
 }
 
@@ -121,30 +151,75 @@ func (n *node) nearest() *node {
 	return n.up
 }
 
-// match returns the best pattern for path from n upwards. When other paths are
-// given, rules that match one of them too are passed over; common is how long
-// path and all of them are equal.
-func (n *node) match(path string, common int, others ...string) *permission {
-	for ; n != nil; n = n.up {
-		for _, p := range n.closed {
-			if p.pattern.matchesFrom(path, n.segment) && !p.pattern.matchesAny(others) {
-				return p
-			}
-		}
-		if n.prefix != nil && n.depth > common {
-			return n.prefix
-		}
-		for _, p := range n.opened {
-			if p.pattern.matchesFrom(path, n.segment) && !p.pattern.matchesAny(others) {
-				return p
-			}
-		}
-	}
-	return nil
+// search looks for the best pattern for path among those that do not match
+// another path too.
+type search struct {
+	path    string
+	exclude [2]string // "" excludes nothing
+	best    *permission
 }
 
-func (p *pattern) matchesAny(paths []string) bool {
-	return slices.ContainsFunc(paths, p.matches)
+func (s *search) consider(p *permission) {
+	if s.best != nil && p.pattern.compare(&s.best.pattern) < 0 {
+		return
+	}
+	for _, other := range s.exclude {
+		if other != "" && p.pattern.matches(other) {
+			return
+		}
+	}
+	s.best = p
+}
+
+// from searches n and the nodes above, and stops at the first with a match: a
+// deeper first wildcard is above all others.
+func (s search) from(n *node) *permission {
+	for ; n != nil && s.best == nil; n = n.up {
+		if n.prefix != nil {
+			s.consider(n.prefix)
+		}
+		for _, p := range n.odd {
+			if p.pattern.matches(s.path) {
+				s.consider(p)
+			}
+		}
+		if n.plus != nil {
+			s.after(n.plus, s.path[n.depth:])
+		}
+	}
+	return s.best
+}
+
+// after considers the + rules whose next + is the first segment of rest.
+func (s *search) after(p *plus, rest string) {
+	slash := strings.IndexByte(rest, '/')
+	if slash < 0 {
+		if p.end != nil {
+			s.consider(p.end)
+		}
+		return
+	}
+	n := &p.next.root
+	for rest = rest[slash+1:]; ; {
+		if n.prefix != nil {
+			s.consider(n.prefix)
+		}
+		if n.plus != nil {
+			s.after(n.plus, rest)
+		}
+		if rest == "" {
+			if n.exact != nil {
+				s.consider(n.exact)
+			}
+			return
+		}
+		i := strings.IndexByte(n.first, rest[0])
+		if i < 0 || !strings.HasPrefix(rest, n.kids[i].label) {
+			return
+		}
+		n = n.kids[i]
+		rest = rest[len(n.label):]
+	}
 }
 
 // below reports whether some rule that grants anything can match a path that
@@ -152,10 +227,8 @@ func (p *pattern) matchesAny(paths []string) bool {
 func (t *tree) below(prefix string) bool {
 	n, done := &t.root, 0
 	for {
-		for _, p := range slices.Concat(n.closed, n.opened) {
-			if p.grants() && p.pattern.reaches(prefix) {
-				return true
-			}
+		if slices.ContainsFunc(n.wild(), func(p *permission) bool { return p.grants() && p.pattern.reaches(prefix) }) {
+			return true
 		}
 		if done >= len(prefix) {
 			return n.grantsBelow()
@@ -173,8 +246,16 @@ func (t *tree) below(prefix string) bool {
 	}
 }
 
+// wild returns the + rules that begin at n.
+func (n *node) wild() []*permission {
+	if n.plus == nil {
+		return slices.Clip(n.odd)
+	}
+	return slices.Concat(n.odd, n.plus.all)
+}
+
 func (n *node) grantsBelow() bool {
-	for _, p := range append([]*permission{n.exact, n.prefix}, append(n.closed, n.opened...)...) {
+	for _, p := range append(n.wild(), n.exact, n.prefix) {
 		if p != nil && p.grants() {
 			return true
 		}
