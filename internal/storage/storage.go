@@ -38,12 +38,14 @@ var (
 	ErrHistoryGone = errors.New("watch history before the given revision is gone; read the present state and watch from its revision")
 	ErrFull        = errors.New("storage is full")
 	ErrReadOnly    = errors.New("storage accepts no writes")
+	ErrFailed      = errors.New("storage engine failed and must be restarted") // every call returns it from then on
 )
 
 // Reader reads one consistent snapshot. It is valid only inside the function
 // it was given to. Returned slices belong to the caller.
 type Reader interface {
-	// Revision is the newest commit that this snapshot shows.
+	// Revision is the newest commit that this snapshot shows. It counts as a
+	// read: a View that asked returns when that commit is durable.
 	Revision() Revision
 	// Get returns the value of key, or ErrNotFound.
 	Get(key string) ([]byte, error)
@@ -83,7 +85,7 @@ type Change struct {
 
 // Commit is what a Watch reports: the changes of one Update under the watched
 // prefix in key order, or none to say that everything up to Revision has been
-// reported.
+// reported. Watchers share the values: they must not be modified.
 type Commit struct {
 	Revision Revision
 	Changes  []Change
@@ -105,7 +107,9 @@ type Engine interface {
 	// without gaps, only once it is durable, and progress at least every
 	// ProgressInterval, to fn, one call at a time, until ctx ends or fn returns
 	// an error; that error is returned. It returns ErrHistoryGone when commits
-	// after from can no longer be told, and when a slow fn falls too far behind.
+	// after from can no longer be told, when from is newer than any commit (a
+	// restore put an older state in place), and when a slow fn falls too far
+	// behind.
 	Watch(ctx context.Context, prefix string, from Revision, fn func(Commit) error) error
 	// Close ends every call under way and releases the store. Calls after it
 	// return ErrClosed.
