@@ -1,0 +1,224 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// server is a Coffer that was started for the benchmark.
+type server struct {
+	dir, address, config string
+	cmd                  *exec.Cmd
+	root, user           *target
+}
+
+const userPolicy = `path "secret/data/bench/*" { capabilities = ["create", "update", "read"] }
+path "secret/metadata/bench/*" { capabilities = ["list"] }
+path "secret/metadata/bench" { capabilities = ["list"] }`
+
+func startServer(ctx context.Context, dir string) (*server, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	address := l.Addr().String()
+	l.Close()
+	sync := "always"
+	if *relaxed {
+		sync = "relaxed"
+	}
+	s := &server{dir: dir, address: address, config: filepath.Join(dir, "coffer.hcl")}
+	text := fmt.Sprintf("storage \"pebble\" { path = %q }\nlistener \"tcp\" { address = %q }\naudit { sync = %q }\nlog_level = \"warn\"\ndisable_mlock = true\n",
+		filepath.Join(dir, "data"), address, sync)
+	if err := os.WriteFile(s.config, []byte(text), 0o600); err != nil {
+		return nil, err
+	}
+	if _, err := s.start(ctx); err != nil {
+		return nil, err
+	}
+	root, err := newTarget("https://"+address, "", filepath.Join(dir, "data", "tls", "ca.pem"), 8)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := root.do("PUT", "/v1/sys/init", []byte(`{}`))
+	if err != nil {
+		return nil, err
+	}
+	var init struct {
+		RootToken string `json:"root_token"`
+	}
+	if err := json.Unmarshal(answer, &init); err != nil {
+		return nil, err
+	}
+	root.token, s.root = init.RootToken, root
+	return s, nil
+}
+
+// start starts the process and waits until it answers; it returns how long that
+// took.
+func (s *server) start(ctx context.Context) (time.Duration, error) {
+	s.cmd = exec.CommandContext(ctx, *binary, "server", "-config", s.config)
+	s.cmd.Stdout, s.cmd.Stderr = os.Stderr, os.Stderr
+	begun := time.Now()
+	if err := s.cmd.Start(); err != nil {
+		return 0, fmt.Errorf("%w; build it with make build", err)
+	}
+	probe := &http.Client{Transport: &http.Transport{
+		// The certificate is checked by every measured request; this one only
+		// waits for the port.
+		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true,
+	}}
+	for time.Since(begun) < 60*time.Second {
+		if resp, err := probe.Get("https://" + s.address + "/v1/sys/health?uninitcode=200"); err == nil {
+			resp.Body.Close()
+			if resp.StatusCode == 200 {
+				return time.Since(begun), nil
+			}
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	return 0, fmt.Errorf("the server did not answer within a minute")
+}
+
+func (s *server) stop() {
+	if s.cmd.ProcessState == nil {
+		_ = s.cmd.Process.Signal(syscall.SIGTERM)
+		_ = s.cmd.Wait()
+	}
+}
+
+// memory returns the process's resident memory in bytes.
+func (s *server) memory() int64 {
+	f, err := os.Open(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
+	if err != nil {
+		return 0
+	}
+	defer f.Close()
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		var kb int64
+		if n, _ := fmt.Sscanf(lines.Text(), "VmRSS: %d kB", &kb); n == 1 {
+			return kb << 10
+		}
+	}
+	return 0
+}
+
+// prepare mounts secret/, makes the user with its narrow policy, and writes n
+// secrets.
+func (s *server) prepare(n int) error {
+	policy, _ := json.Marshal(map[string]string{"policy": userPolicy})
+	for path, body := range map[string]string{
+		"/v1/sys/mounts/secret": `{"type":"kv","options":{"version":"2"}}`, "/v1/sys/policies/acl/bench": string(policy),
+	} {
+		if _, err := s.root.do("POST", path, []byte(body)); err != nil {
+			return err
+		}
+	}
+	answer, err := s.root.do("POST", "/v1/auth/token/create", []byte(`{"policies":["bench"],"ttl":"24h"}`))
+	if err != nil {
+		return err
+	}
+	var created struct {
+		Auth struct {
+			ClientToken string `json:"client_token"`
+		} `json:"auth"`
+	}
+	if err := json.Unmarshal(answer, &created); err != nil {
+		return err
+	}
+	if s.user, err = newTarget(s.root.url, created.Auth.ClientToken, filepath.Join(s.dir, "data", "tls", "ca.pem"), 128); err != nil {
+		return err
+	}
+	return s.fill(0, n)
+}
+
+// payload is a secret of 1 KiB.
+var payload = []byte(`{"data":{"value":"` + strings.Repeat("x", 1024) + `"}}`)
+
+func secretPath(n int) string { return fmt.Sprintf("/v1/secret/data/bench/s%07d", n) }
+
+// fill writes the secrets numbered from up to below to.
+func (s *server) fill(from, to int) error {
+	const writers = 128
+	done := make(chan error, writers)
+	for w := range writers {
+		go func() {
+			for n := from + w; n < to; n += writers {
+				if _, err := s.user.do("POST", secretPath(n), payload); err != nil {
+					done <- err
+					return
+				}
+			}
+			done <- nil
+		}()
+	}
+	for range writers {
+		if err := <-done; err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// serveCeiling answers every request with the body in the file, over TLS with
+// the certificate in its directory, and prints its address.
+func serveCeiling(file string) {
+	body, err := os.ReadFile(file)
+	if err != nil {
+		log.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(l.Addr())
+	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write(body)
+	})}
+	dir := filepath.Join(filepath.Dir(file), "data", "tls")
+	log.Fatal(srv.ServeTLS(l, filepath.Join(dir, "server.pem"), filepath.Join(dir, "server-key.pem")))
+}
+
+// startCeiling starts serveCeiling as a process of its own.
+func startCeiling(body []byte, dir string) (*target, func(), error) {
+	file := filepath.Join(dir, "answer.json")
+	if err := os.WriteFile(file, body, 0o600); err != nil {
+		return nil, nil, err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return nil, nil, err
+	}
+	cmd := exec.Command(self, "-serve-ceiling", file)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, nil, err
+	}
+	stop := func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }
+	address, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		stop()
+		return nil, nil, err
+	}
+	t, err := newTarget("https://"+strings.TrimSpace(address), "", filepath.Join(dir, "data", "tls", "ca.pem"), 128)
+	return t, stop, err
+}
