@@ -28,7 +28,7 @@ func (h *handler) write(w http.ResponseWriter, r *http.Request, a *gateway.Answe
 	header := w.Header()
 	header["Cache-Control"] = noStore
 	header["X-Content-Type-Options"] = noSniff
-	if r.TLS != nil {
+	if h.secure || r.TLS != nil {
 		header["Strict-Transport-Security"] = strictTLS
 	}
 	if a.RetryAfter > 0 {

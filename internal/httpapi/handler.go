@@ -14,7 +14,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"net/netip"
 	"runtime"
 	"runtime/debug"
 	"strings"
@@ -65,6 +64,7 @@ type Options struct {
 type handler struct {
 	Options
 	headers *headerPlan
+	secure  bool // behind TLS
 }
 
 // New returns the handler of a listener.
@@ -89,7 +89,7 @@ func set[T comparable](field *T, value T) {
 
 // ServeHTTP answers one request.
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	markHandled(r.Context())
+	handled(r.Context())
 	if path := r.URL.Path; !strings.HasPrefix(path, prefix) && path != "/v1" {
 		h.elsewhere(w, r)
 		return
@@ -180,18 +180,6 @@ func (h *handler) crossOrigin(w http.ResponseWriter, r *http.Request) bool {
 	header["Access-Control-Max-Age"] = []string{"300"}
 	h.write(w, r, &gateway.Answer{Status: http.StatusNoContent})
 	return true
-}
-
-// unreadable records a request that net/http could not parse; it has answered
-// already, with plain text and the end of the connection.
-func (h *handler) unreadable(remote netip.AddrPort) {
-	req := gateway.Request{
-		ID: newID(), Remote: remote,
-		Problem: fault.New(fault.Invalid, "the HTTP request could not be parsed, or its headers did not arrive in time"),
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), DefaultMaxDuration)
-	defer cancel()
-	h.serve(ctx, &req)
 }
 
 // errBadHost is what an unusable remote address gives.
