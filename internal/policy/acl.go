@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -290,6 +291,7 @@ func (v verdict) merged() *permission {
 	for _, winner := range []*permission{v.wire, v.plain} {
 		if winner != nil {
 			p.join(winner)
+			p.sources = slices.Concat(p.sources, winner.sources)
 		}
 	}
 	return p

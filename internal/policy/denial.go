@@ -11,6 +11,9 @@ import (
 // explainDenial fills in why, and what would help.
 func (v verdict) explainDenial(r *Request, d *Decision) {
 	where := fmt.Sprintf("rule %s of policy %s", d.Rule, d.Policy)
+	if policies := v.policies(); d.Granted&Deny == 0 && len(policies) > 1 {
+		where = fmt.Sprintf("rule %s of policies %s", d.Rule, strings.Join(policies, ", "))
+	}
 	switch {
 	case d.Granted&Deny != 0:
 		d.Missing = where + " denies"
@@ -23,6 +26,17 @@ func (v verdict) explainDenial(r *Request, d *Decision) {
 		d.Missing = v.bounds(r).text + " by " + where
 	}
 	d.Fix = r.fix(v)
+}
+
+// policies names the policies whose rules decide together.
+func (v verdict) policies() []string {
+	var names []string
+	for _, s := range v.merged().sources {
+		if !slices.Contains(names, s.policy) {
+			names = append(names, s.policy)
+		}
+	}
+	return names
 }
 
 // fix writes the smallest rule that would allow the request, or "" when no rule

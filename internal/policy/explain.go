@@ -130,7 +130,11 @@ func (v verdict) reason(c contender, k cut) string {
 	if c.spelling == plainSpelling && winner == v.wire {
 		theirs = winner.pattern.rankWithout(k)
 	}
-	return "below " + winner.pattern.String() + ": " + ours.below(theirs)
+	why := ours.below(theirs)
+	if theirs.exact && !winner.pattern.exact() {
+		why = "that one is exact but for the wire segment"
+	}
+	return "below " + winner.pattern.String() + ": " + why
 }
 
 // below names the priority that puts r below s.
@@ -162,7 +166,7 @@ func (e *Explanation) idle(policies []*Policy, now time.Time) {
 			r := &p.Rules[i]
 			why := ""
 			switch {
-			case r.templated():
+			case r.templated() && r.begins(&e.Request):
 				why = "out of force: its template has no value for this caller"
 			case r.expired(now) && readPatternMatches(r.Path, &e.Request):
 				why = "out of force: it expired " + r.Expiration.Format(time.RFC3339)
@@ -172,6 +176,12 @@ func (e *Explanation) idle(policies []*Policy, now time.Time) {
 			e.Rules = append(e.Rules, Considered{Policy: p.Name, Path: r.Path, Line: r.Line, Capabilities: r.Capabilities, Why: why})
 		}
 	}
+}
+
+// begins reports whether the text before a rule's template leads to the request.
+func (r *Rule) begins(q *Request) bool {
+	before, _, _ := strings.Cut(r.Path, "{{")
+	return before != "" && (strings.HasPrefix(q.Path, before) || strings.HasPrefix(q.Plain, before))
 }
 
 func readPatternMatches(path string, r *Request) bool {

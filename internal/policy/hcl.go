@@ -19,7 +19,8 @@ func readHCL(text string) (syntax, error) {
 	if err := checkNesting(text); err != nil {
 		return syntax{}, err
 	}
-	file, err := parser.Parse([]byte(text))
+	// What is set twice is refused by those who know what it is, with its line.
+	file, err := parser.ParseDontErrorOnDuplicateKeys([]byte(text))
 	if err != nil {
 		return syntax{}, hclError(err)
 	}
@@ -60,8 +61,6 @@ func hclError(err error) error {
 	if errors.As(err, &pos) {
 		return at(pos.Pos.Line, "%v", pos.Err)
 	}
-	// A repeated argument is the one error without a position of its own; its
-	// text holds the line.
 	return at(1, "%v", err)
 }
 

@@ -235,6 +235,9 @@ func (f *field) parameters(values *int) (Parameters, error) {
 		if *values += 1 + len(p.value.list); *values > MaxValues {
 			return nil, at(p.line, "a policy names at most %d parameter values", MaxValues)
 		}
+		if again := p.value.repeated(); again != nil {
+			return nil, at(again.line, "%s: a value of %q names %q twice", f.name, p.name, again.name)
+		}
 		list := make([]Value, len(p.value.list))
 		for j := range p.value.list {
 			list[j] = valueOf(p.value.list[j].tree())

@@ -142,13 +142,15 @@ func (p *pattern) rankWithout(c cut) rank {
 	if segment == "+" {
 		r.plus--
 	}
+	// What Vault's reckoning makes of the text that is left.
 	r.first = r.length()
-	if plus := strings.IndexByte(r.head, '+'); p.wild && plus >= 0 {
-		r.first = plus
-	} else if plus := strings.IndexByte(r.tail, '+'); p.wild && plus >= 0 {
-		r.first = len(r.head) + plus
-	} else if !p.prefix {
-		r.exact = true
+	switch {
+	case !strings.Contains(r.head, "/+") && r.head[0] != '+' && !strings.Contains(r.tail, "/+") && !strings.HasPrefix(r.tail, "+"):
+		r.exact = !p.prefix
+	case strings.IndexByte(r.head, '+') >= 0:
+		r.first = strings.IndexByte(r.head, '+')
+	default:
+		r.first = len(r.head) + strings.IndexByte(r.tail, '+')
 	}
 	return r
 }

@@ -52,7 +52,35 @@ type field struct {
 
 // at returns a fault that names a line of the policy's text.
 func at(line int, format string, args ...any) error {
-	return fault.New(fault.Invalid, "line %d: %s", line, fmt.Sprintf(format, args...))
+	text := fmt.Sprintf(format, args...)
+	if len(text) > maxMessage {
+		text = strings.ToValidUTF8(text[:maxMessage], "") + "…"
+	}
+	return fault.New(fault.Invalid, "line %d: %s", line, text)
+}
+
+// maxMessage bounds a message that may quote the policy, in bytes.
+const maxMessage = 400
+
+// repeated returns a field that an object somewhere in s names twice.
+func (s *syntax) repeated() *field {
+	for i := range s.list {
+		if f := s.list[i].repeated(); f != nil {
+			return f
+		}
+	}
+	seen := map[string]bool{}
+	for i := range s.fields {
+		f := &s.fields[i]
+		if seen[f.name] {
+			return f
+		}
+		seen[f.name] = true
+		if f := f.value.repeated(); f != nil {
+			return f
+		}
+	}
+	return nil
 }
 
 // tree returns the value as encoding/json would decode it, numbers as

@@ -59,8 +59,8 @@ func New(b *barrier.Barrier) *Store {
 // Run keeps the cache as the barrier's watch says until ctx ends.
 func (s *Store) Run(ctx context.Context) error { return s.parsed.Run(ctx) }
 
-// CacheStats returns how often a policy was and was not in the cache.
-func (s *Store) CacheStats() (hits, misses uint64) { return s.parsed.Stats() }
+// CacheStats returns what the cache of policies did.
+func (s *Store) CacheStats() barrier.CacheStats { return s.parsed.Stats() }
 
 // CleanName returns a policy's name as it is kept, in lower case, or a fault.
 func CleanName(name string) (string, error) {
