@@ -34,7 +34,9 @@ type connection struct {
 	server  *Server
 	tls     *tls.Conn // nil without TLS
 	greeted bool      // the handshake is over; used by the reading side only
-	waiting atomic.Bool
+	http2   atomic.Bool
+	begun   atomic.Bool // bytes of a request have come that has no handler yet
+	busy    atomic.Bool // a handler runs; over HTTP/1.1 there is one at a time
 }
 
 // Read makes the TLS handshake before the first byte.
@@ -45,13 +47,18 @@ func (c *connection) Read(b []byte) (int, error) {
 		}
 	}
 	c.greeted = true
-	return c.Conn.Read(b)
+	n, err := c.Conn.Read(b)
+	if n > 0 && !c.busy.Load() {
+		c.begun.Store(true)
+	}
+	return n, err
 }
 
 // greet makes the handshake. net/http has set a deadline for it already.
 func (c *connection) greet() error {
 	err := c.tls.Handshake()
 	if err == nil {
+		c.http2.Store(c.tls.ConnectionState().NegotiatedProtocol == "h2")
 		return nil
 	}
 	var record tls.RecordHeaderError
@@ -75,9 +82,9 @@ func looksLikeHTTP(record [5]byte) bool {
 
 // Write passes b on, unless it is net/http's own refusal of a request.
 func (c *connection) Write(b []byte) (int, error) {
-	if c.waiting.Load() && bytes.HasPrefix(b, []byte("HTTP/1.1 ")) && len(b) > 12 {
+	if !c.busy.Load() && !c.http2.Load() && bytes.HasPrefix(b, []byte("HTTP/1.1 ")) && len(b) > 12 {
 		if status, err := strconv.Atoi(string(b[9:12])); err == nil && status >= 400 {
-			c.waiting.Store(false)
+			c.begun.Store(false) // what follows is the end of the connection
 			if _, err := c.Conn.Write(c.server.handler.unreadable(c.RemoteAddr(), status)); err != nil {
 				return 0, err
 			}
@@ -154,7 +161,7 @@ func withConnection(ctx context.Context, c net.Conn) context.Context {
 // handled notes that the request under way on a connection has its handler.
 func handled(ctx context.Context) {
 	if c, ok := ctx.Value(connectionKey{}).(*connection); ok {
-		c.waiting.Store(false)
+		c.busy.Store(true)
 	}
 }
 
@@ -167,10 +174,11 @@ func (s *Server) connectionState(c net.Conn, state http.ConnState) {
 		return
 	}
 	switch state {
-	case http.StateActive:
-		known.waiting.Store(true)
+	case http.StateIdle:
+		known.begun.Store(false)
+		known.busy.Store(false)
 	case http.StateClosed:
-		if known.waiting.Load() && !s.stopping.Load() {
+		if known.begun.Load() && !known.busy.Load() && !known.http2.Load() && !s.stopping.Load() {
 			s.handler.unreadable(c.RemoteAddr(), http.StatusRequestTimeout)
 		}
 	}

@@ -25,6 +25,8 @@ import (
 	"github.com/cofferhq/coffer/internal/gateway"
 )
 
+var discard = slog.New(slog.DiscardHandler)
+
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // recorder is a gateway that keeps what it was given and answers problems as
@@ -76,7 +78,7 @@ func start(t testing.TB, l Listener) (address string, server *Server) {
 		t.Fatal(err)
 	}
 	if l.Log == nil {
-		l.Log = slog.New(slog.DiscardHandler)
+		l.Log = discard
 	}
 	server = NewServer(l)
 	done := make(chan error, 1)
@@ -402,7 +404,7 @@ func TestRequestIsUnderstood(t *testing.T) {
 		{"version root", "GET", "/v1", nil, "", gateway.Request{Method: "GET"}},
 	}
 	g := &recorder{}
-	h := New(Options{Serve: g.Serve, Log: slog.New(slog.DiscardHandler)})
+	h := New(Options{Serve: g.Serve, Log: discard})
 	for i, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			r := httptest.NewRequest(c.method, c.target, strings.NewReader(c.body))
