@@ -1,0 +1,398 @@
+package gateway
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/cofferhq/coffer/internal/audit"
+	"github.com/cofferhq/coffer/internal/fault"
+	"github.com/cofferhq/coffer/internal/mount"
+	"github.com/cofferhq/coffer/internal/policy"
+	"github.com/cofferhq/coffer/internal/policy/policystore"
+	"github.com/cofferhq/coffer/internal/route"
+	"github.com/cofferhq/coffer/internal/token"
+	"github.com/cofferhq/coffer/internal/wire"
+)
+
+// Services are what the gateway needs once the server is unsealed.
+type Services struct {
+	Mounts   *mount.Table
+	Tokens   *token.Store
+	Policies *policystore.Store
+}
+
+// Options are what the gateway needs from the start.
+type Options struct {
+	Audit *audit.Log
+	// Sys answers the routes that work while the server is sealed.
+	Sys      any
+	SysTable *route.Table
+	Log      *slog.Logger
+	Observe  func(Observation) // told every answered request; nil: none
+	// DefaultTTL and MaxTTL are the server's lifetimes of tokens.
+	DefaultTTL, MaxTTL time.Duration
+	// RelaxedReads lets a plain read's outcome be written but not yet synced
+	// when its answer leaves.
+	RelaxedReads bool
+}
+
+// Observation is what the metrics are told of an answered request.
+type Observation struct {
+	Mount, Pattern, Operation string // Mount is the engine's name, Pattern that of the route; "" where none was found
+	Status                    int
+	Denied, Changed           bool
+	Duration                  time.Duration
+}
+
+// Gateway takes every request through its life.
+type Gateway struct {
+	Options
+	services atomic.Pointer[Services]
+	denials  denials
+}
+
+// New returns a gateway that answers as a sealed server does until Open.
+func New(options Options) *Gateway { return &Gateway{Options: options} }
+
+// Open lets requests through to the engines.
+func (g *Gateway) Open(s *Services) { g.services.Store(s) }
+
+// Shut makes the gateway answer as a sealed server does.
+func (g *Gateway) Shut() { g.services.Store(nil) }
+
+// turn is one request on its way.
+type turn struct {
+	*Request
+	begun    time.Time
+	services *Services // nil while sealed
+
+	mount   *mount.Mounted // nil when nothing is mounted there, and for sys while sealed
+	below   string         // the path below the mount
+	spec    *route.Spec
+	state   any
+	vars    route.Vars
+	missing error // why there is no route; told only to those allowed to know
+	allow   []string
+
+	token  *token.Token
+	acl    *policy.ACL
+	caller route.Caller
+
+	params   *wire.Params
+	input    any
+	need     policy.Capability
+	wrapTTL  time.Duration
+	decision *audit.Decision
+	output   any
+	notes    route.Notes
+	warnings []string
+}
+
+// step is one part of a request's life.
+type step func(*Gateway, context.Context, *turn) error
+
+// life is the way of every request, in order. The first error ends it; what was
+// decided is recorded and answered in any case.
+var life = []step{
+	(*Gateway).identify,     // is it a request at all
+	(*Gateway).find,         // the mount, and the typed route in it
+	(*Gateway).authenticate, // the token, and who holds it
+	(*Gateway).decode,       // path, query and body into the route's request
+	(*Gateway).authorize,    // policies: allow, or deny and know why
+	(*Gateway).intend,       // an intent is durable before anything changes
+	(*Gateway).handle,       // the engine's handler
+	(*Gateway).grant,        // a token for a login, a wrapping if asked
+}
+
+// Serve takes a request through its life and returns the answer. The answer's
+// outcome is in the audit log when Serve returns; where it cannot be, the answer
+// says only that.
+func (g *Gateway) Serve(ctx context.Context, r *Request) Answer {
+	t := &turn{Request: r, begun: time.Now(), services: g.services.Load()}
+	var err error
+	for _, s := range life {
+		if err = s(g, ctx, t); err != nil {
+			break
+		}
+	}
+	answer, problem := t.answer(err)
+	if t.token != nil {
+		if err := t.services.Tokens.Release(context.WithoutCancel(ctx), t.token); err != nil {
+			g.Log.Warn("a token whose last use is over is not removed yet", "accessor", t.token.Accessor, "error", err)
+		}
+	}
+	if err := g.record(ctx, t, answer.Status, problem); err != nil {
+		problem = fault.From(err)
+		answer = failed(t, problem)
+	}
+	if problem != nil && problem.Kind.Status() >= 500 && problem.Cause != nil {
+		g.Log.Error("a request failed", "request_id", r.ID, "operation", r.Method, "path", r.Path, "error", problem)
+	}
+	g.observe(t, answer.Status)
+	return answer
+}
+
+// identify refuses what the listener could not read.
+func (g *Gateway) identify(_ context.Context, t *turn) error {
+	if t.Problem != nil {
+		return t.Problem
+	}
+	if ns := strings.Trim(t.Namespace, "/"); ns != "" && ns != "root" {
+		return fault.New(fault.NotFound, "no handler for route %q. namespace %q does not exist", t.Path, ns)
+	}
+	t.Namespace = ""
+	return nil
+}
+
+// find finds the mount and the route. What is not there is remembered and told
+// only after the caller was found to be allowed to know.
+func (g *Gateway) find(_ context.Context, t *turn) error {
+	var table *route.Table
+	if t.services == nil {
+		below, ok := strings.CutPrefix(t.Path, "sys/")
+		if !ok {
+			return errSealed()
+		}
+		t.below, t.state, table = below, g.Sys, g.SysTable
+	} else {
+		t.mount, t.below = t.services.Mounts.Find(t.Path)
+		if t.mount == nil {
+			t.missing = fault.New(fault.NotFound, "no handler for route %q. route entry not found.", t.Path)
+			return nil
+		}
+		t.state, table = t.mount.State, t.mount.Routes
+	}
+	if t.Help && t.mount != nil {
+		t.spec, t.state = &helpRoute, helpFor{t.mount, t.below}
+		return nil
+	}
+	t.spec, t.vars, t.allow = table.Find(t.Method, t.below)
+	switch {
+	case t.spec == nil && t.services == nil:
+		return errSealed()
+	case t.spec == nil && t.allow != nil:
+		t.missing = fault.New(fault.Method, "unsupported operation")
+	case t.spec == nil:
+		t.missing = fault.New(fault.NotFound, "no handler for route %q. unsupported path", t.Path)
+	case t.services == nil && !t.spec.Sealed:
+		return errSealed()
+	}
+	return nil
+}
+
+func errSealed() error {
+	return fault.New(fault.Sealed, "Coffer is sealed; unseal it with `coffer operator unseal`")
+}
+
+// authenticate finds who asks. Public routes need nobody.
+func (g *Gateway) authenticate(ctx context.Context, t *turn) error {
+	t.caller = route.Caller{RequestID: t.ID, Remote: t.Remote.Addr(), Namespace: t.Namespace, Token: t.Token}
+	if t.services == nil || t.spec != nil && t.spec.Public {
+		return nil
+	}
+	if t.Token == "" {
+		return t.deny("no token was sent", "send it as X-Vault-Token or as Authorization: Bearer; `coffer login` gets one")
+	}
+	tok, err := t.services.Tokens.Lookup(ctx, t.Token)
+	if fault.Is(err, fault.Denied) {
+		return t.deny("the token is not valid: it ended, was revoked, or never was", "log in again")
+	}
+	if err != nil {
+		return err
+	}
+	t.token = tok
+	if !within(tok.BoundCIDRs, t.Remote.Addr()) {
+		return t.deny("the token is bound to networks that the client's address is not in", "use it from one of them")
+	}
+	if tok.Mount != "" && !t.services.Mounts.Live(tok.Mount) {
+		return t.deny("the auth method that granted the token was disabled", "log in by another method")
+	}
+	if err := t.services.Tokens.Use(ctx, tok); err != nil {
+		return err
+	}
+	if t.acl, err = t.services.Policies.ACL(ctx, tok.Policies); err != nil {
+		return err
+	}
+	t.caller.TokenID, t.caller.Accessor = tok.ID, tok.Accessor
+	t.caller.DisplayName, t.caller.EntityID = tok.DisplayName, tok.EntityID
+	t.caller.Policies, t.caller.Root = tok.Policies, t.acl.IsRoot()
+	t.caller.Access = access{t.acl, t.services.Mounts}
+	return nil
+}
+
+func within(bounds []netip.Prefix, addr netip.Addr) bool {
+	if len(bounds) == 0 {
+		return true
+	}
+	for _, b := range bounds {
+		if b.Contains(addr.Unmap()) {
+			return true
+		}
+	}
+	return false
+}
+
+// decode makes the route's typed request. A mistake in it is told only to those
+// who may call the route, so it is kept until they are known.
+func (g *Gateway) decode(_ context.Context, t *turn) error {
+	if t.spec == nil {
+		return nil
+	}
+	if err := t.parse(); err != nil {
+		t.missing = err
+		t.params = &wire.Params{}
+		return nil
+	}
+	t.caller.WrapTTL = t.wrapTTL
+	input, warnings, err := t.spec.Decode(&route.Input{Vars: t.vars, Params: t.params})
+	if err != nil {
+		t.missing = err
+		return nil
+	}
+	t.input, t.warnings = input, warnings
+	return nil
+}
+
+// authorize asks the policies, and then says what decode and find kept back.
+func (g *Gateway) authorize(ctx context.Context, t *turn) error {
+	if t.services == nil || t.spec != nil && t.spec.Public || t.spec == &helpRoute {
+		t.decision = &audit.Decision{Allowed: true}
+		return t.missing
+	}
+	ask, err := t.question(ctx)
+	if err != nil {
+		return err
+	}
+	d := t.acl.Check(ask)
+	t.decision = &audit.Decision{Allowed: d.Allowed, Policy: d.Policy, Rule: d.Rule, Missing: d.Missing}
+	if !d.Allowed {
+		g.denials.remember(&Denial{
+			RequestID: t.ID, Time: t.begun, Asked: ask, acl: t.acl, Decision: d,
+			Principal: t.caller.DisplayName, Accessor: t.caller.Accessor, Policies: t.caller.Policies,
+		})
+		return errDenied()
+	}
+	return t.missing
+}
+
+// question is what the policies are asked about the request.
+func (t *turn) question(ctx context.Context) (policy.Request, error) {
+	ask := policy.Request{Path: t.Path, Need: byMethod(t.Method), WrapTTL: t.wrapTTL}
+	if t.Method == "LIST" && !strings.HasSuffix(ask.Path, "/") {
+		ask.Path += "/"
+	}
+	if t.spec == nil {
+		return ask, nil
+	}
+	ask.Sudo, ask.Params, ask.Need = t.spec.Sudo, t.params, t.spec.Need
+	if ask.Need == 0 {
+		ask.Need = policy.Update
+		if t.input != nil {
+			need, err := t.spec.Needed(ctx, t.state, t.input)
+			if err != nil {
+				return ask, err
+			}
+			ask.Need = need
+		}
+	}
+	t.need = ask.Need
+	if plain := t.spec.Plain; plain != nil {
+		ask.Plain = t.mount.Entry.Path + route.Expand(plain.Pattern, t.vars)
+		if ask.PlainNeed = plain.Need; ask.PlainNeed == 0 {
+			ask.PlainNeed = ask.Need
+		}
+	}
+	return ask, nil
+}
+
+func byMethod(method string) policy.Capability {
+	switch method {
+	case "GET":
+		return policy.Read
+	case "LIST":
+		return policy.List
+	case "DELETE":
+		return policy.Delete
+	case "PATCH":
+		return policy.Patch
+	}
+	return policy.Update
+}
+
+// deny ends the request of a caller who is not known, or not here.
+func (t *turn) deny(missing, next string) error {
+	t.decision = &audit.Decision{Missing: missing}
+	return fault.Wrap(fault.Denied, nil, "permission denied: %s; %s", missing, next)
+}
+
+// helpFor is the path that somebody asks help for. Help is no secret: any valid
+// token gets it.
+type helpFor struct {
+	mount *mount.Mounted
+	below string
+}
+
+func (h helpFor) describe(context.Context, route.Caller, route.Nothing) (route.Help, error) {
+	return route.Describe(h.mount.Spec.Doc, h.mount.Entry.Path, h.below, h.mount.Spec.Routes), nil
+}
+
+var helpRoute = route.New("GET", "", "Describe a path.", helpFor.describe).Spec()
+
+// errDenied is the refusal that policies give. It says nothing of why: that is
+// for those who may ask sys/policies/why.
+func errDenied() error { return fault.New(fault.Denied, "permission denied") }
+
+// handle runs the engine's handler.
+func (g *Gateway) handle(ctx context.Context, t *turn) error {
+	output, err := t.spec.Invoke(ctx, t.state, t.caller, t.input)
+	if noted, ok := output.(route.Noted); ok {
+		t.notes = noted.Carried()
+	}
+	switch out := output.(type) {
+	case token.Issued:
+		output = &out
+	case token.WrapInfo:
+		output = &out
+	}
+	t.output = output
+	return err
+}
+
+// access answers an engine what its caller may do besides.
+type access struct {
+	acl    *policy.ACL
+	mounts *mount.Table
+}
+
+// Can implements route.Access.
+func (a access) Can(need policy.Capability, path string) bool {
+	ask := policy.Request{Path: path, Need: need}
+	if m, below := a.mounts.Find(path); m != nil {
+		method := methodOf(need)
+		if spec, vars, _ := m.Routes.Find(method, below); spec != nil && spec.Plain != nil {
+			ask.Plain, ask.PlainNeed = m.Entry.Path+route.Expand(spec.Plain.Pattern, vars), spec.Plain.Need
+			if ask.PlainNeed == 0 {
+				ask.PlainNeed = need
+			}
+		}
+	}
+	return a.acl.Check(ask).Allowed
+}
+
+func methodOf(need policy.Capability) string {
+	switch need {
+	case policy.Read:
+		return "GET"
+	case policy.List:
+		return "LIST"
+	case policy.Delete:
+		return "DELETE"
+	case policy.Patch:
+		return "PATCH"
+	}
+	return "POST"
+}

@@ -1,0 +1,151 @@
+package gateway
+
+import (
+	"context"
+	"encoding/json"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/cofferhq/coffer/internal/auth"
+	"github.com/cofferhq/coffer/internal/fault"
+	"github.com/cofferhq/coffer/internal/token"
+)
+
+// grant makes the token of a login, and wraps the answer when that was asked.
+func (g *Gateway) grant(ctx context.Context, t *turn) error {
+	if login, ok := t.output.(auth.Login); ok {
+		issued, err := g.login(ctx, t, login)
+		if err != nil {
+			return err
+		}
+		t.output = issued
+	}
+	if t.wrapTTL == 0 || t.services == nil || t.notes.Status >= 300 {
+		return nil
+	}
+	return g.wrap(ctx, t)
+}
+
+// login mints the token that a proven identity is given.
+func (g *Gateway) login(ctx context.Context, t *turn, login auth.Login) (*token.Issued, error) {
+	bounds, err := prefixes(login.BoundCIDRs)
+	if err != nil {
+		return nil, err
+	}
+	if !within(bounds, t.Remote.Addr()) {
+		return nil, t.deny("the login is bound to networks that the client's address is not in", "log in from one of them")
+	}
+	granted, err := json.Marshal(login)
+	if err != nil {
+		return nil, err
+	}
+	e := t.mount.Entry
+	kind, err := tokenType(e.Config.TokenType, login.Type)
+	if err != nil {
+		return nil, err
+	}
+	return t.services.Tokens.Issue(ctx, nil, token.Request{
+		Path: t.Path, DisplayName: login.DisplayName, Policies: login.Policies, NoDefaultPolicy: bool(login.NoDefault),
+		Meta: login.Metadata, Type: kind, NumUses: int(login.NumUses), BoundCIDRs: bounds,
+		Mount: e.Accessor, Login: granted,
+		Terms: token.Terms{
+			TTL: login.TTL.Duration(), MaxTTL: login.MaxTTL.Duration(),
+			ExplicitMax: login.ExplicitMax.Duration(), Period: login.Period.Duration(),
+			MountDefault: e.Config.DefaultTTL.Duration(), MountMax: e.Config.MaxTTL.Duration(),
+		},
+	})
+}
+
+// tokenType decides between what the mount says and what the login asks for:
+// "service" and "batch" of a mount rule, its "default-" forms give way.
+func tokenType(mount, login string) (token.Type, error) {
+	asked := strings.TrimPrefix(login, "default-")
+	ruled, soft := strings.CutPrefix(mount, "default-")
+	switch {
+	case asked == "" || asked == "default":
+		asked = ruled
+	case !soft && ruled != "" && ruled != asked:
+		return "", fault.New(fault.Invalid, "the mount grants only %s tokens and the login asks for a %s token", ruled, asked)
+	}
+	if asked == "" {
+		asked = string(token.Service)
+	}
+	return token.Type(asked), nil
+}
+
+// prefixes reads networks; a bare address is a network of its own.
+func prefixes(texts []string) ([]netip.Prefix, error) {
+	var out []netip.Prefix
+	for _, text := range texts {
+		p, err := netip.ParsePrefix(text)
+		if err != nil {
+			addr, err := netip.ParseAddr(text)
+			if err != nil {
+				return nil, fault.New(fault.Invalid, "%q is neither a network nor an address", text)
+			}
+			p = netip.PrefixFrom(addr, addr.BitLen())
+		}
+		out = append(out, p)
+	}
+	return out, nil
+}
+
+// wrap puts the answer behind a single-use token and answers that token.
+func (g *Gateway) wrap(ctx context.Context, t *turn) error {
+	answer, err := t.succeeded()
+	if err != nil {
+		return err
+	}
+	if len(answer.Body) == 0 {
+		return nil // there is nothing to wrap
+	}
+	info, err := t.services.Tokens.Wrap(ctx, token.WrapRequest{
+		Body: answer.Body, TTL: t.wrapTTL, CreationPath: t.Path, WrappedAccessor: t.wrappedAccessor(),
+	})
+	if err != nil {
+		return err
+	}
+	t.output, t.warnings, t.notes.Warnings, t.notes.LeaseDuration = info, nil, nil, 0
+	return nil
+}
+
+func (t *turn) wrappedAccessor() string {
+	if issued := t.issued(); issued != nil {
+		return issued.Token.Accessor
+	}
+	return ""
+}
+
+// issued returns the token that the request made, or nil.
+func (t *turn) issued() *token.Issued {
+	issued, _ := t.output.(*token.Issued)
+	return issued
+}
+
+// authBlock is a new token in Vault's shape.
+type authBlock struct {
+	ClientToken      string            `json:"client_token"`
+	Accessor         string            `json:"accessor"`
+	Policies         []string          `json:"policies"`
+	TokenPolicies    []string          `json:"token_policies"`
+	IdentityPolicies []string          `json:"identity_policies,omitempty"`
+	Metadata         map[string]string `json:"metadata,format:emitnull"`
+	LeaseDuration    int64             `json:"lease_duration"`
+	Renewable        bool              `json:"renewable"`
+	EntityID         string            `json:"entity_id"`
+	TokenType        string            `json:"token_type"`
+	Orphan           bool              `json:"orphan"`
+	MFARequirement   *struct{}         `json:"mfa_requirement"`
+	NumUses          int               `json:"num_uses"`
+}
+
+func block(i *token.Issued) authBlock {
+	t := i.Token
+	return authBlock{
+		ClientToken: i.Secret.Reveal(), Accessor: t.Accessor, Policies: append(t.Policies[:len(t.Policies):len(t.Policies)], t.IdentityPolicies...),
+		TokenPolicies: t.Policies, IdentityPolicies: t.IdentityPolicies, Metadata: t.Meta,
+		LeaseDuration: int64(i.TTL / time.Second), Renewable: t.Renewable, EntityID: t.EntityID,
+		TokenType: t.Type.String(), Orphan: t.Orphan, NumUses: t.NumUses,
+	}
+}

@@ -1,0 +1,107 @@
+package gateway
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/cofferhq/coffer/internal/audit"
+	"github.com/cofferhq/coffer/internal/fault"
+	"github.com/cofferhq/coffer/internal/policy"
+)
+
+// intend records that a change is about to be made. Nothing changes before the
+// intent is durable.
+func (g *Gateway) intend(ctx context.Context, t *turn) error {
+	if !t.spec.Changes {
+		return nil
+	}
+	e := t.entry(audit.Intent)
+	return g.append(ctx, e, false)
+}
+
+// record writes the outcome. It must not be given up because the client went
+// away: what was done is recorded.
+func (g *Gateway) record(ctx context.Context, t *turn, status int, problem *fault.Error) error {
+	e := t.entry(audit.Outcome)
+	e.Status = status
+	e.DurationUS = time.Since(t.begun).Microseconds()
+	e.Subject = audit.Subject(t.notes.Subject)
+	if problem != nil {
+		e.Error = problem.Message
+	}
+	plainRead := problem == nil && t.spec != nil && !t.spec.Changes
+	return g.append(context.WithoutCancel(ctx), e, plainRead && g.RelaxedReads)
+}
+
+func (g *Gateway) append(ctx context.Context, e *audit.Entry, relaxed bool) error {
+	write := g.Audit.Append
+	if relaxed {
+		write = g.Audit.AppendRelaxed
+	}
+	return write(ctx, e)
+}
+
+// entry is what is known of the request so far.
+func (t *turn) entry(kind audit.Type) *audit.Entry {
+	e := &audit.Entry{Type: kind, Decision: t.decision}
+	e.Request = audit.Request{
+		ID: t.ID, Operation: t.operation(), Path: t.Path, Namespace: t.Namespace,
+		RemoteAddress: t.Remote.Addr().String(), RemotePort: int(t.Remote.Port()),
+		TraceParent: t.Traceparent, CorrelationID: t.Correlation,
+		WrapTTL: int64(t.wrapTTL / time.Second), Fields: t.params.Names(),
+	}
+	if parts := strings.Split(t.Traceparent, "-"); len(parts) == 4 {
+		e.Request.TraceID = parts[1]
+	}
+	if t.mount != nil {
+		e.Request.MountPoint, e.Request.MountType = t.mount.Entry.Path, t.mount.Entry.Type
+		e.Request.MountAccessor = t.mount.Entry.Accessor
+	}
+	if t.token != nil {
+		e.Principal = audit.Principal{
+			DisplayName: t.token.DisplayName, Accessor: t.token.Accessor, EntityID: t.token.EntityID,
+			Policies: t.token.Policies, TokenType: t.token.Type.String(), Issued: t.token.CreatedAt.UTC().Truncate(time.Second),
+		}
+	} else if issued := t.issued(); issued != nil {
+		e.Principal.DisplayName, e.Principal.Accessor = issued.Token.DisplayName, issued.Token.Accessor
+		e.Principal.Policies = issued.Token.Policies
+	}
+	return e
+}
+
+// operation is Vault's word for what was asked.
+func (t *turn) operation() string {
+	switch t.Method {
+	case "GET":
+		return "read"
+	case "LIST":
+		return "list"
+	case "DELETE":
+		return "delete"
+	case "PATCH":
+		return "patch"
+	case "POST":
+		if t.need == policy.Create {
+			return "create"
+		}
+		return "update"
+	}
+	return strings.ToLower(t.Method)
+}
+
+func (g *Gateway) observe(t *turn, status int) {
+	if g.Observe == nil {
+		return
+	}
+	o := Observation{Operation: t.operation(), Status: status, Duration: time.Since(t.begun)}
+	if t.spec != nil {
+		o.Pattern, o.Mount = t.spec.Pattern, "system"
+		o.Changed = t.spec.Changes && status < 400
+	}
+	if t.mount != nil {
+		o.Mount = t.mount.Entry.Type
+	}
+	o.Denied = t.decision != nil && !t.decision.Allowed
+	g.Observe(o)
+}

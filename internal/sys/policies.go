@@ -1,0 +1,293 @@
+package sys
+
+import (
+	"context"
+	"encoding/base64"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/cofferhq/coffer/internal/fault"
+	"github.com/cofferhq/coffer/internal/policy"
+	"github.com/cofferhq/coffer/internal/route"
+	"github.com/cofferhq/coffer/internal/wire"
+)
+
+var policyRoutes = []route.Route[*System]{
+	route.New("LIST", "policies/acl", "List the policies.", (*System).listPolicies),
+	route.New("GET", "policies/acl", "List the policies.", (*System).listPolicies, route.Needs(policy.List)),
+	route.New("GET", "policies/acl/{name...}", "Read a policy.", (*System).readPolicy,
+		route.Shows("policies/acl/default", "", "")),
+	route.New("POST", "policies/acl/{name...}", "Write a policy.", (*System).writePolicy,
+		route.Shows("policies/acl/app", `{"policy":"path \"secret/app/*\" { capabilities = [\"read\"] }"}`, "")),
+	route.New("DELETE", "policies/acl/{name...}", "Delete a policy.", (*System).deletePolicy),
+	route.New("GET", "policy", "List the policies, in Vault's older shape.", (*System).oldPolicies),
+	route.New("LIST", "policy", "List the policies, in Vault's older shape.", (*System).oldPolicies),
+	route.New("GET", "policy/{name...}", "Read a policy, in Vault's older shape.", (*System).oldPolicy),
+	route.New("POST", "policy/{name...}", "Write a policy.", (*System).writePolicy),
+	route.New("DELETE", "policy/{name...}", "Delete a policy.", (*System).deletePolicy),
+	route.New("POST", "policies/why", "Say why a request was denied, and what would have allowed it.", (*System).why, route.Reads()),
+	route.New("POST", "policies/lint", "Check a policy against the mounts there are, without storing it.", (*System).lint, route.Reads()),
+	route.New("POST", "capabilities", "List what a token may do on paths.", (*System).capabilities, route.Reads()),
+	route.New("POST", "capabilities-self", "List what the calling token may do on paths.", (*System).capabilitiesSelf, route.Reads(),
+		route.Shows("capabilities-self", `{"paths":["secret/data/app"]}`, "")),
+	route.New("POST", "capabilities-accessor", "List what the token of an accessor may do on paths.", (*System).capabilitiesAccessor, route.Reads()),
+	route.New("GET", "internal/ui/resultant-acl", "Read the policies of the calling token, merged.", (*System).resultant),
+}
+
+func (s *System) listPolicies(ctx context.Context, _ route.Caller, _ route.Nothing) (route.Keys, error) {
+	names, err := s.Open().Policies.List(ctx)
+	return route.Keys{Keys: names}, err
+}
+
+// OldPolicies lists policies under two names, in the envelope and beside it.
+type OldPolicies struct {
+	route.Doubled
+	Keys     []string `json:"keys"`
+	Policies []string `json:"policies"`
+}
+
+func (s *System) oldPolicies(ctx context.Context, _ route.Caller, _ route.Nothing) (OldPolicies, error) {
+	names, err := s.Open().Policies.List(ctx)
+	return OldPolicies{Keys: names, Policies: names}, err
+}
+
+// PolicyName names a policy.
+type PolicyName struct {
+	Name string `path:"name" doc:"The policy's name."`
+}
+
+// PolicyText is a policy as it was written.
+type PolicyText struct {
+	Name   string `json:"name"`
+	Policy string `json:"policy"`
+}
+
+func (s *System) readPolicy(ctx context.Context, _ route.Caller, in PolicyName) (PolicyText, error) {
+	p, err := s.Open().Policies.Get(ctx, in.Name)
+	if err != nil {
+		return PolicyText{}, err
+	}
+	return PolicyText{p.Name, p.Source}, nil
+}
+
+// OldPolicyText is a policy in Vault's older shape.
+type OldPolicyText struct {
+	route.Doubled
+	Name  string `json:"name"`
+	Rules string `json:"rules"`
+}
+
+func (s *System) oldPolicy(ctx context.Context, _ route.Caller, in PolicyName) (OldPolicyText, error) {
+	p, err := s.Open().Policies.Get(ctx, in.Name)
+	if err != nil {
+		return OldPolicyText{}, err
+	}
+	return OldPolicyText{Name: p.Name, Rules: p.Source}, nil
+}
+
+// WritePolicy is a policy to store.
+type WritePolicy struct {
+	Name   string `path:"name" doc:"The policy's name, in lower case."`
+	Policy string `json:"policy" doc:"The rules, as HCL or JSON; base64 of them is accepted too."`
+	Rules  string `json:"rules" doc:"Older spelling of policy."`
+}
+
+func (s *System) writePolicy(ctx context.Context, _ route.Caller, in WritePolicy) (route.Empty, error) {
+	text := in.Policy
+	if text == "" {
+		text = in.Rules
+	}
+	if text == "" {
+		return route.Empty{}, fault.New(fault.Invalid, "'policy' parameter not supplied or empty")
+	}
+	if plain, err := base64.StdEncoding.DecodeString(text); err == nil {
+		text = string(plain)
+	}
+	p, err := s.Open().Policies.Put(ctx, in.Name, text)
+	if err != nil {
+		return route.Empty{}, err
+	}
+	out := route.Empty{}
+	for _, f := range policy.Lint(p, s.mountsForLint()) {
+		out.Warn(f.String())
+	}
+	return out, nil
+}
+
+func (s *System) deletePolicy(ctx context.Context, _ route.Caller, in PolicyName) (route.Empty, error) {
+	return route.Empty{}, s.Open().Policies.Delete(ctx, in.Name)
+}
+
+// mountsForLint tells the lint which mounts are versioned, where a path has
+// two spellings.
+func (s *System) mountsForLint() []policy.MountInfo {
+	var infos []policy.MountInfo
+	for _, m := range s.Open().Mounts.List() {
+		info := policy.MountInfo{Path: m.Entry.Path}
+		for _, r := range m.Spec.Routes {
+			info.Versioned = info.Versioned || r.Plain != nil && r.Plain.Pattern != r.Pattern
+		}
+		infos = append(infos, info)
+	}
+	return infos
+}
+
+// LintPolicy is a policy to check.
+type LintPolicy struct {
+	Policy string `json:"policy" doc:"The rules, as HCL or JSON."`
+}
+
+// LintAnswer is what the lint found.
+type LintAnswer struct {
+	Findings []policy.Finding `json:"findings"`
+}
+
+func (s *System) lint(_ context.Context, _ route.Caller, in LintPolicy) (LintAnswer, error) {
+	p, err := policy.Parse("candidate", in.Policy)
+	if err != nil {
+		return LintAnswer{}, err
+	}
+	return LintAnswer{policy.Lint(p, s.mountsForLint())}, nil
+}
+
+// WhyRequest names a denied request.
+type WhyRequest struct {
+	RequestID string `json:"request_id" doc:"The request_id that the denial was answered with."`
+}
+
+// Why is why a request was denied.
+type Why struct {
+	RequestID  string    `json:"request_id"`
+	Time       time.Time `json:"time"`
+	Principal  string    `json:"principal"`
+	Accessor   string    `json:"accessor"`
+	Policies   []string  `json:"policies"`
+	Path       string    `json:"path"`
+	Plain      string    `json:"plain_path,omitempty"`
+	Need       string    `json:"need"`
+	Sudo       bool      `json:"sudo"`
+	Allowed    bool      `json:"allowed"`
+	Policy     string    `json:"policy,omitempty"`
+	Rule       string    `json:"rule,omitempty"`
+	Missing    string    `json:"missing"`
+	Fix        string    `json:"fix"`
+	Considered []string  `json:"considered"`
+}
+
+func (s *System) why(_ context.Context, _ route.Caller, in WhyRequest) (Why, error) {
+	if in.RequestID == "" {
+		return Why{}, fault.New(fault.Invalid, "request_id is needed: the one that the denial was answered with")
+	}
+	return s.Why(in.RequestID)
+}
+
+// Capabilities asks what a token may do.
+type Capabilities struct {
+	Token    wire.Secret  `json:"token" doc:"The token; left out, the calling one."`
+	Accessor string       `json:"accessor" doc:"The token's accessor."`
+	Paths    wire.Strings `json:"paths" doc:"The paths asked about."`
+	Path     wire.Strings `json:"path" doc:"Older spelling of paths."`
+}
+
+// CapabilitiesAnswer lists the capabilities of each path asked about.
+type CapabilitiesAnswer struct {
+	route.Doubled
+	Capabilities []string            `json:"capabilities,omitempty"` // where one path was asked about
+	ByPath       map[string][]string `json:",inline"`
+}
+
+func (s *System) capable(ctx context.Context, policies []string, in Capabilities) (CapabilitiesAnswer, error) {
+	paths := slices.Concat(in.Paths, in.Path)
+	if len(paths) == 0 {
+		return CapabilitiesAnswer{}, fault.New(fault.Invalid, "paths must be supplied")
+	}
+	acl, err := s.Open().Policies.ACL(ctx, policies)
+	if err != nil {
+		return CapabilitiesAnswer{}, err
+	}
+	out := CapabilitiesAnswer{ByPath: map[string][]string{}}
+	for _, path := range paths {
+		out.Capabilities = acl.Capabilities(strings.TrimPrefix(path, "/"), s.plainOf(path))
+		out.ByPath[path] = out.Capabilities
+	}
+	if len(paths) > 1 {
+		out.Capabilities = nil
+	}
+	return out, nil
+}
+
+// plainOf returns the plain spelling of a wire path, "" when it has none.
+func (s *System) plainOf(path string) string {
+	m, below := s.Open().Mounts.Find(strings.TrimPrefix(path, "/"))
+	if m == nil {
+		return ""
+	}
+	for _, method := range []string{"GET", "POST", "LIST"} {
+		if spec, vars, _ := m.Routes.Find(method, below); spec != nil && spec.Plain != nil {
+			return m.Entry.Path + route.Expand(spec.Plain.Pattern, vars)
+		}
+	}
+	return ""
+}
+
+func (s *System) capabilitiesSelf(ctx context.Context, by route.Caller, in Capabilities) (CapabilitiesAnswer, error) {
+	return s.capable(ctx, by.Policies, in)
+}
+
+func (s *System) capabilities(ctx context.Context, by route.Caller, in Capabilities) (CapabilitiesAnswer, error) {
+	if in.Token == "" {
+		return s.capable(ctx, by.Policies, in)
+	}
+	tok, err := s.Open().Tokens.Lookup(ctx, in.Token.Reveal())
+	if err != nil {
+		return CapabilitiesAnswer{}, fault.Wrap(fault.Invalid, err, "invalid token")
+	}
+	return s.capable(ctx, tok.Policies, in)
+}
+
+func (s *System) capabilitiesAccessor(ctx context.Context, _ route.Caller, in Capabilities) (CapabilitiesAnswer, error) {
+	tok, err := s.Open().Tokens.ByAccessor(ctx, in.Accessor)
+	if err != nil {
+		return CapabilitiesAnswer{}, fault.Wrap(fault.Invalid, err, "invalid accessor")
+	}
+	return s.capable(ctx, tok.Policies, in)
+}
+
+// Resultant is what the calling token's policies come to, in the shape that
+// Vault's console reads.
+type Resultant struct {
+	Root       bool                     `json:"root"`
+	ExactPaths map[string]ResultantRule `json:"exact_paths"`
+	GlobPaths  map[string]ResultantRule `json:"glob_paths"`
+}
+
+// ResultantRule is the capabilities of one path.
+type ResultantRule struct {
+	Capabilities []string `json:"capabilities"`
+}
+
+func (s *System) resultant(ctx context.Context, by route.Caller, _ route.Nothing) (Resultant, error) {
+	out := Resultant{Root: by.Root, ExactPaths: map[string]ResultantRule{}, GlobPaths: map[string]ResultantRule{}}
+	acl, err := s.Open().Policies.ACL(ctx, by.Policies)
+	if err != nil || by.Root {
+		return out, err
+	}
+	for _, name := range by.Policies {
+		p, err := s.Open().Policies.Get(ctx, name)
+		if fault.Is(err, fault.NotFound) {
+			continue
+		}
+		if err != nil {
+			return out, err
+		}
+		for _, rule := range p.Rules {
+			if path, glob := strings.CutSuffix(rule.Path, "*"); glob {
+				out.GlobPaths[path] = ResultantRule{acl.Capabilities(path, "")}
+			} else {
+				out.ExactPaths[path] = ResultantRule{acl.Capabilities(path, "")}
+			}
+		}
+	}
+	return out, nil
+}

@@ -1,0 +1,68 @@
+// Package sys is Coffer's own API below sys/, as ordinary routes: init and seal,
+// mounts, policies, capabilities, wrapping, audit devices, health and metrics.
+// It decides nothing itself: each route asks the part that owns the matter.
+package sys
+
+import (
+	"context"
+
+	"github.com/cofferhq/coffer/internal/audit/auditstore"
+	"github.com/cofferhq/coffer/internal/engine"
+	"github.com/cofferhq/coffer/internal/mount"
+	"github.com/cofferhq/coffer/internal/node"
+	"github.com/cofferhq/coffer/internal/policy/policystore"
+	"github.com/cofferhq/coffer/internal/route"
+	"github.com/cofferhq/coffer/internal/token"
+)
+
+// Unsealed are the parts that there are only while the server is unsealed.
+type Unsealed struct {
+	Mounts   *mount.Table
+	Tokens   *token.Store
+	Policies *policystore.Store
+	Devices  *auditstore.Store
+}
+
+// Options are what the routes ask.
+type Options struct {
+	Node *node.Node
+	// Open returns the parts that the open server has. Routes that work while
+	// sealed must not call it.
+	Open      func() *Unsealed
+	Why       func(requestID string) (Why, error)
+	AuditLog  func() (AuditLog, error)
+	Metrics   func(format string) (route.Raw, error)
+	OpenAPI   func() ([]byte, error)
+	Sanitized func() SanitizedConfig
+	InFlight  func() []InFlight
+	Kinds     func() []*engine.Spec
+	ClusterID func() (id, name string)
+	Address   string // api_addr
+	Version   Version
+}
+
+// System holds the state of the routes.
+type System struct{ Options }
+
+// New returns the routes' state.
+func New(options Options) *System { return &System{options} }
+
+// Kind declares sys/ around the one System there is.
+func Kind(s *System) engine.Kind[struct{}, *System] {
+	return engine.Kind[struct{}, *System]{
+		Name: "system", Class: engine.System, Doc: "Coffer itself: seals, mounts, policies, audit, health.",
+		Open:   func(context.Context, engine.Env, struct{}) (*System, error) { return s, nil },
+		Routes: Routes(),
+	}
+}
+
+// Routes returns every route below sys/.
+func Routes() []route.Route[*System] {
+	var all []route.Route[*System]
+	for _, some := range [][]route.Route[*System]{
+		sealRoutes, statusRoutes, mountRoutes, authRoutes, policyRoutes, wrappingRoutes, auditRoutes, infoRoutes,
+	} {
+		all = append(all, some...)
+	}
+	return all
+}
