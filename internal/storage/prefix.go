@@ -76,7 +76,12 @@ func (s subTxn) Put(key string, value []byte) error {
 	return s.t.Put(s.prefix+key, value)
 }
 
-func (s subTxn) Delete(key string) error { return s.t.Delete(s.prefix + key) }
+func (s subTxn) Delete(key string) error {
+	if err := CheckKey(key); err != nil {
+		return err
+	}
+	return s.t.Delete(s.prefix + key)
+}
 
 // All calls fn for every entry under prefix, in key order, a page at a time.
 func All(r Reader, prefix string, fn func(Entry) error) error {

@@ -5,6 +5,7 @@ package memory
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -69,7 +70,9 @@ func (e *Engine) View(ctx context.Context, fn func(storage.Reader) error) error 
 		return err
 	}
 	defer e.calls.Done()
-	return fn(&reader{ctx: ctx, e: e, at: now})
+	r := &reader{ctx: ctx, e: e, at: now}
+	defer func() { r.ended = true }()
+	return fn(r)
 }
 
 // Update implements storage.Engine.
@@ -89,6 +92,7 @@ func (e *Engine) Update(ctx context.Context, fn func(storage.Txn) error) (storag
 	e.mu.Lock()
 	t := &txn{reader: reader{ctx: ctx, e: e, at: e.now}}
 	e.mu.Unlock()
+	defer func() { t.ended = true }()
 	err := fn(t)
 	if err == nil {
 		err = t.writes.Err()
@@ -136,13 +140,19 @@ func (e *Engine) Close() error {
 }
 
 type reader struct {
-	ctx context.Context
-	e   *Engine
-	at  snapshot
+	ctx   context.Context
+	e     *Engine
+	at    snapshot
+	ended bool // its View or Update has returned
 }
+
+var errOutside = errors.New("storage reader used after its View or Update ended")
 
 // usable returns an error when the call that the reader belongs to must end.
 func (r *reader) usable() error {
+	if r.ended {
+		return errOutside
+	}
 	select {
 	case <-r.e.stop:
 		return storage.ErrClosed
@@ -265,13 +275,23 @@ func (t *txn) Get(key string) ([]byte, error) {
 }
 
 func (t *txn) Scan(prefix, after string, limit int) ([]storage.Entry, error) {
-	return (&reader{t.ctx, t.e, t.merged()}).Scan(prefix, after, limit)
+	return (&reader{t.ctx, t.e, t.merged(), t.ended}).Scan(prefix, after, limit)
 }
 
 func (t *txn) List(prefix, after string, limit int) ([]string, error) {
-	return (&reader{t.ctx, t.e, t.merged()}).List(prefix, after, limit)
+	return (&reader{t.ctx, t.e, t.merged(), t.ended}).List(prefix, after, limit)
 }
 
-func (t *txn) Put(key string, value []byte) error { return t.writes.Put(key, value) }
+func (t *txn) Put(key string, value []byte) error {
+	if err := t.usable(); err != nil {
+		return err
+	}
+	return t.writes.Put(key, value)
+}
 
-func (t *txn) Delete(key string) error { return t.writes.Delete(key) }
+func (t *txn) Delete(key string) error {
+	if err := t.usable(); err != nil {
+		return err
+	}
+	return t.writes.Delete(key)
+}

@@ -50,6 +50,7 @@ type Engine struct {
 	stopOnce sync.Once
 	broken   atomic.Pointer[error] // the failure
 	wedged   atomic.Bool           // Pebble holds locks for good and cannot be closed
+	flushErr atomic.Pointer[error] // of Pebble's last flush; see listener
 
 	mu     sync.Mutex
 	calls  sync.WaitGroup // guarded by mu against a concurrent Close

@@ -116,7 +116,7 @@ func prepareDir(fs vfs.FS, dir string) error {
 		if err := fs.MkdirAll(dir, 0o700); err != nil {
 			return fmt.Errorf("storage directory: %w", full(err))
 		}
-		return syncDir(fs, filepath.Dir(dir))
+		return syncParents(fs, dir)
 	case err != nil:
 		return fmt.Errorf("storage directory: %w", err)
 	case !info.IsDir():
@@ -129,6 +129,19 @@ func prepareDir(fs vfs.FS, dir string) error {
 		return fmt.Errorf("storage directory %s can be read by others and its mode cannot be changed to 0700: %w", dir, err)
 	}
 	return nil
+}
+
+// syncParents makes sure that dir, and each directory that was made for it, is
+// found after a power cut.
+func syncParents(fs vfs.FS, dir string) error {
+	for parent := filepath.Dir(dir); ; parent = filepath.Dir(parent) {
+		if err := syncDir(fs, parent); err != nil {
+			return err
+		}
+		if parent == filepath.Dir(parent) {
+			return nil
+		}
+	}
 }
 
 func syncDir(fs vfs.FS, dir string) error {

@@ -147,14 +147,14 @@ func (e *Engine) listener() *lsm.EventListener {
 			e.log.Error("storage background work failed; it is tried again", "dir", e.dir, "error", full(err))
 			if errors.Is(full(err), storage.ErrFull) {
 				e.space.give()
+			} else if flush := e.flushErr.Load(); flush != nil && *flush != nil && errors.Is(err, *flush) {
+				// Commits that cannot leave memory would in the end block every Update.
+				e.fail("memory cannot be written to tables", err)
 			}
 		},
-		FlushEnd: func(info lsm.FlushInfo) {
-			// Commits that cannot leave memory would in the end block every Update.
-			if info.Err != nil && !errors.Is(full(info.Err), storage.ErrFull) {
-				e.fail("memory cannot be written to tables", info.Err)
-			}
-		},
+		// Pebble also calls a flush of nothing an error, so this alone is no
+		// failure: a real one goes to BackgroundError afterwards.
+		FlushEnd: func(info lsm.FlushInfo) { e.flushErr.Store(&info.Err) },
 		DataCorruption: func(info lsm.DataCorruptionInfo) {
 			e.log.Error("storage is damaged; restore a backup", "dir", e.dir, "file", info.Path, "error", info.Details)
 		},
