@@ -1,0 +1,111 @@
+package barrier
+
+import (
+	"encoding/binary"
+	"strings"
+	"sync"
+
+	"github.com/tink-crypto/tink-go/v2/tink"
+
+	"github.com/cofferhq/coffer/internal/storage"
+)
+
+// A stored value is a Tink ciphertext: 0x01, the key id (4 bytes, big endian),
+// salt and nonce (24 bytes), ciphertext, tag (16 bytes). A later format starts
+// with another byte.
+const (
+	tinkPrefix = 0x01
+	prefixSize = 5
+	minSealed  = prefixSize + 24 + 16
+)
+
+// What a ciphertext is, as the first byte of its associated data, so that none
+// can be taken for another even under the same name.
+const (
+	formatValue   = 'V'
+	formatKeys    = 'K'
+	formatRoot    = 'R'
+	formatUpgrade = 'U'
+)
+
+// keyID returns the id of the key that sealed was encrypted with; false when
+// it is not of the format.
+func keyID(sealed []byte) (uint32, bool) {
+	if len(sealed) < minSealed || sealed[0] != tinkPrefix {
+		return 0, false
+	}
+	return binary.BigEndian.Uint32(sealed[1:prefixSize]), true
+}
+
+var bindings = sync.Pool{New: func() any { b := make([]byte, 0, 256); return &b }}
+
+// encrypt seals value for the row named key.
+func encrypt(a tink.AEAD, format byte, key string, value []byte) ([]byte, error) {
+	aad := bindings.Get().(*[]byte)
+	*aad = append(append((*aad)[:0], format), key...)
+	out, err := a.Encrypt(value, *aad)
+	bindings.Put(aad)
+	return out, err
+}
+
+// decrypt opens what encrypt made for the same format and key.
+func decrypt(a tink.AEAD, format byte, key string, sealed []byte) ([]byte, error) {
+	aad := bindings.Get().(*[]byte)
+	*aad = append(append((*aad)[:0], format), key...)
+	out, err := a.Decrypt(sealed, *aad)
+	bindings.Put(aad)
+	if err != nil {
+		return nil, ErrTampered
+	}
+	return out, nil
+}
+
+const mountPrefix = "mount/"
+
+// scopeOf returns the scope that key belongs to; false when the key has no
+// place behind the barrier.
+func scopeOf(key string) (string, bool) {
+	if !strings.HasPrefix(key, mountPrefix) {
+		return CoreScope, !reserved(key)
+	}
+	n := strings.IndexByte(key[len(mountPrefix):], '/')
+	if n <= 0 {
+		return "", false
+	}
+	return key[:len(mountPrefix)+n], true
+}
+
+// validScope reports whether scope is "core" or "mount/<id>".
+func validScope(scope string) bool {
+	id, ok := strings.CutPrefix(scope, mountPrefix)
+	return scope == CoreScope || ok && id != "" && !strings.Contains(id, "/")
+}
+
+// Rows that lie in the engine as they are: the barrier's own, and the wrapped
+// root keyset. They are not visible through the barrier.
+var reservedPrefixes = [...]string{"barrier/", "seal/"}
+
+func reserved(key string) bool {
+	for _, p := range reservedPrefixes {
+		if strings.HasPrefix(key, p) {
+			return true
+		}
+	}
+	return false
+}
+
+// mayMeetReserved reports whether keys under prefix can be reserved ones.
+func mayMeetReserved(prefix string) bool {
+	for _, p := range reservedPrefixes {
+		if strings.HasPrefix(p, prefix) || strings.HasPrefix(prefix, p) {
+			return true
+		}
+	}
+	return false
+}
+
+// lastUnder is the greatest key that can start with prefix: scanning after it
+// skips all of them.
+func lastUnder(prefix string) string {
+	return prefix + strings.Repeat("\xff", storage.MaxKeyBytes-len(prefix))
+}
