@@ -162,13 +162,15 @@ func (a *ACL) Allows(r Request) bool {
 // slash, and a trailing one for a list, as Vault gives it.
 func (r *Request) normalize() {
 	r.Path, r.Plain = strings.TrimLeft(r.Path, "/"), strings.TrimLeft(r.Plain, "/")
-	if r.Need == List {
+	if r.lists() {
 		r.Path, r.Plain = folder(r.Path), folder(r.Plain)
 	}
 	if r.PlainNeed == 0 {
 		r.PlainNeed = r.Need
 	}
 }
+
+func (r *Request) lists() bool { return r.Need&(List|Scan) != 0 }
 
 func folder(path string) string {
 	if path == "" || path[len(path)-1] == '/' {
@@ -179,7 +181,7 @@ func folder(path string) string {
 
 // decide finds the winners of both spellings and compares them.
 func (ix *index) decide(r *Request) verdict {
-	return ix.decideFor(r.Path, r.Plain, r.Need == List)
+	return ix.decideFor(r.Path, r.Plain, r.lists())
 }
 
 func (ix *index) decideFor(path, plain string, list bool) verdict {

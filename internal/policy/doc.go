@@ -57,4 +57,17 @@
 // A secret whose own path starts with a wire segment (secret/data/x below
 // secret/) has no plain spelling: rules for it are written in wire spelling, or
 // secret/data/x would mean two secrets.
+//
+// # What differs from Vault
+//
+//   - Keys that bound a rule and that Coffer does not enforce are refused, not
+//     passed over: mfa_methods, control_group, subscribe_event_types,
+//     pagination_limit, list_scan_response_keys_filter_path.
+//   - expiration (OpenBao's) takes effect at its second in ACLs in use.
+//   - Numbers in parameter lists are compared by value, so 1 in a rule means 1
+//     and 1.0 in a request. In Vault they match nothing that comes as JSON.
+//   - Two parameters whose names differ in case only are denied where a rule
+//     bounds parameters.
+//   - What a key sets twice in one rule is refused.
+//   - The capability why is Coffer's own: to be told why a request was denied.
 package policy

@@ -78,9 +78,9 @@ func (ix *index) contenders(r *Request, v verdict) []contender {
 	for _, p := range ix.all {
 		one := contender{permission: p, decides: p == v.wire || p == v.plain}
 		switch {
-		case p.pattern.covers(r.Path, r.Need == List):
+		case p.pattern.covers(r.Path, r.lists()):
 			one.spelling, one.rank = wireSpelling, p.pattern.rankWithout(c)
-		case plain != "" && p.pattern.covers(plain, r.Need == List):
+		case plain != "" && p.pattern.covers(plain, r.lists()):
 			one.spelling, one.rank = plainSpelling, p.pattern.rank()
 		default:
 			continue
@@ -186,7 +186,7 @@ func (r *Rule) begins(q *Request) bool {
 
 func readPatternMatches(path string, r *Request) bool {
 	p := readPattern(path)
-	list := r.Need == List
+	list := r.lists()
 	return p.covers(r.Path, list) || r.Plain != "" && p.covers(r.Plain, list)
 }
 

@@ -4,6 +4,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/cofferhq/coffer/internal/fault"
 )
@@ -41,7 +42,7 @@ func FuzzParse(f *testing.F) {
 		}
 		acl := Compile(p)
 		Lint(p, []MountInfo{{Path: "secret/", Versioned: true}})
-		for _, rule := range p.Rules {
+		for _, rule := range p.Rules[:min(len(p.Rules), 20)] {
 			r := Request{Path: strings.ReplaceAll(strings.TrimSuffix(rule.Path, "*"), "+", "x"), Need: Read}
 			if d := acl.Check(r); d != acl.Explain(r).Decision || d.Allowed != acl.Allows(r) {
 				t.Fatalf("%s: %+v", r.Path, d)
@@ -70,7 +71,7 @@ func FuzzMatch(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, path, request string) {
 		if checkPath(path, 1) != nil || strings.HasPrefix(path, "/") || strings.HasPrefix(request, "/") ||
-			strings.ContainsAny(path+request, "\n{") || strings.ToValidUTF8(path+request, "") != path+request {
+			strings.Contains(path, "{{") || !utf8.ValidString(path) || !utf8.ValidString(request) {
 			return
 		}
 		want := refMatch(path, request)

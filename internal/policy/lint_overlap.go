@@ -5,20 +5,27 @@ import "strings"
 // overlaps finds rules that never decide, and denials that more specific rules
 // undo.
 func (l *linter) overlaps() {
+	segments := make([][]string, len(l.patterns))
+	for i := range l.patterns {
+		segments[i] = l.patterns[i].segments()
+	}
 	for i := range l.patterns {
 		r, p := &l.policy.Rules[i], &l.patterns[i]
+		if !p.wild && (p.exact() || r.Capabilities != Deny) {
+			continue
+		}
 		shadowed, undone := false, false
 		for j := range l.patterns {
 			s, q := &l.policy.Rules[j], &l.patterns[j]
-			if r.Path == s.Path || p.exact() {
+			if r.Path == s.Path {
 				continue
 			}
-			if !shadowed && p.wild && q.contains(p) && p.compare(q) < 0 {
+			if !shadowed && p.wild && p.compare(q) < 0 && q.contains(p, segments[j], segments[i]) {
 				shadowed = true
 				l.say(i, Mistake, "shadowed", "take it out, or make it more specific",
 					"it never decides: %s on line %d covers all of it and comes first", s.Path, s.Line)
 			}
-			if !undone && r.Capabilities == Deny && s.Capabilities != 0 && s.Capabilities&Deny == 0 && p.contains(q) && q.compare(p) > 0 {
+			if !undone && r.Capabilities == Deny && s.Capabilities != 0 && s.Capabilities&Deny == 0 && q.compare(p) > 0 && p.contains(q, segments[i], segments[j]) {
 				undone = true
 				l.say(i, Notice, "deny-undone", "deny there too, if it is not meant",
 					"it does not bind %s on line %d, which is more specific", s.Path, s.Line)
@@ -27,9 +34,9 @@ func (l *linter) overlaps() {
 	}
 }
 
-// contains reports whether every path that q matches is matched by p.
-func (p *pattern) contains(q *pattern) bool {
-	want, got := p.segments(), q.segments()
+// contains reports whether every path that q matches is matched by p, given
+// their segments.
+func (p *pattern) contains(q *pattern, want, got []string) bool {
 	for i, w := range want {
 		last := i == len(want)-1
 		if i >= len(got) {

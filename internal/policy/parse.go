@@ -216,6 +216,9 @@ func (f *field) words() ([]string, error) {
 }
 
 func (f *field) parameters(values *int) (Parameters, error) {
+	if f.value.kind == listSyntax && len(f.value.list) == 1 {
+		f.value = f.value.list[0] // as JSON that was made of HCL has it
+	}
 	if f.value.kind != objectSyntax {
 		return nil, at(f.line, "%s must be an object of lists by parameter, not %s", f.name, f.value.kind)
 	}

@@ -48,6 +48,7 @@ func TestParseJSON(t *testing.T) {
 	for _, text := range []string{
 		`{"path": {"a/*": {"capabilities": ["read"], "denied_parameters": {"p": [false, null]}}, "b": {"policy": "read"}}}`,
 		` {"name": "x", "path": [{"a/*": {"capabilities": ["read"], "denied_parameters": {"p": [false, null]}}}, {"b": [{"policy": "read"}]}]}`,
+		`{"path": [{"a/*": [{"capabilities": ["read"], "denied_parameters": [{"p": [false, null]}]}]}, {"b": [{"policy": "read"}]}]}`,
 	} {
 		p := mustParse(t, "json", text)
 		if len(p.Rules) != 2 || p.Rules[0].Path != "a/*" || p.Rules[0].Capabilities != Read || p.Rules[1].Capabilities != Read|List {
@@ -155,6 +156,33 @@ func TestParseBombs(t *testing.T) {
 		if took := time.Since(start); took > 5*time.Second {
 			t.Errorf("%s: took %s", name, took)
 		}
+	}
+}
+
+// The most rules of the costliest kinds are compiled, linted and decided.
+func TestManyRules(t *testing.T) {
+	var text strings.Builder
+	for i := range MaxRules {
+		// Every mixture of + and letters: twelve segments hold the bits of i.
+		for bit := range 13 {
+			text.WriteString([]string{"+/", "a/"}[i>>bit&1])
+		}
+		text.WriteString("\n")
+	}
+	p := &Policy{Name: "many"}
+	for path := range strings.Lines(text.String()) {
+		p.Rules = append(p.Rules, Rule{Path: strings.TrimSpace(path) + "*", Capabilities: Deny, Written: Deny})
+	}
+	start := time.Now()
+	acl := Compile(p)
+	for range 100 {
+		if acl.Allows(Request{Path: strings.Repeat("a/", 60), Need: Read}) {
+			t.Fatal("allowed")
+		}
+	}
+	Lint(p, nil)
+	if took := time.Since(start); took > 20*time.Second {
+		t.Errorf("took %s", took)
 	}
 }
 
