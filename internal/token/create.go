@@ -169,7 +169,7 @@ func fromParent(tok, parent *Token, r Request) error {
 	switch {
 	case parent.Type == Batch:
 		return invalid("batch tokens cannot create more tokens")
-	case parent.NumUses > 0:
+	case parent.NumUses > 0 || parent.State == spent:
 		return invalid("restricted use token cannot generate child tokens")
 	case tok.Root() && !parent.Root():
 		return invalid("root tokens may not be created without parent token being root")

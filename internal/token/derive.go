@@ -119,7 +119,7 @@ func byRole(r *Request, role *Role, a Ask) (warnings []string, err error) {
 	case role.TokenType == defaultBatch && a.Type == "":
 		r.Type = Batch
 	}
-	if r.BoundCIDRs, err = ParseCIDRs(role.cidrs()); err != nil || r.Type == Batch {
+	if r.BoundCIDRs, err = wire.ParseNetworks(role.cidrs()); err != nil || r.Type == Batch {
 		return nil, err
 	}
 	lesser := func(what string, dst *time.Duration, limit time.Duration) {

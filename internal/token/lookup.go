@@ -71,8 +71,8 @@ func (s *Store) Self(ctx context.Context, secret string) (*Token, error) {
 	return tok, err
 }
 
-// ByAccessor returns the token of an accessor, if it holds; a fault.Denied
-// otherwise.
+// ByAccessor returns the token of an accessor, if it holds; a fault.Invalid that
+// says "invalid accessor" otherwise.
 func (s *Store) ByAccessor(ctx context.Context, accessor string) (*Token, error) {
 	var tok *Token
 	err := s.storage.View(ctx, func(r storage.Reader) error {
@@ -102,7 +102,7 @@ func byAccessor(r storage.Reader, accessor string) (*Token, error) {
 	return tok, err
 }
 
-func errAccessor() error { return fault.New(fault.Denied, "invalid accessor") }
+func errAccessor() error { return invalid("invalid accessor") }
 
 // readHolding returns the token of an id, or errBad when it does not hold.
 func readHolding(r storage.Reader, id string) (*Token, error) {

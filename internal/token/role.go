@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/netip"
 	"regexp"
 	"strings"
 	"time"
@@ -34,7 +33,7 @@ type Role struct {
 	TokenPeriod            wire.Seconds `json:"token_period" doc:"Tokens are periodic: each renewal starts this long anew."`
 	TokenExplicitMaxTTL    wire.Seconds `json:"token_explicit_max_ttl" doc:"Tokens end after this long, whatever happens."`
 	TokenBoundCIDRs        wire.Strings `json:"token_bound_cidrs,omitempty" doc:"Networks from which tokens are accepted."`
-	TokenNumUses           wire.Int     `json:"token_num_uses,omitempty" doc:"How often tokens may be used; 0 is any number."`
+	TokenNumUses           wire.Int     `json:"token_num_uses,omitzero" doc:"How often tokens may be used; 0 is any number."`
 	TokenNoDefaultPolicy   bool         `json:"token_no_default_policy" doc:"Tokens do not get the policy default."`
 	TokenType              string       `json:"token_type" doc:"default-service, default-batch, service or batch."`
 }
@@ -93,8 +92,8 @@ func (r *Role) check() error {
 		return invalid("'token_num_uses' cannot be negative")
 	}
 	for _, list := range []wire.Strings{r.BoundCIDRs, r.TokenBoundCIDRs} {
-		if _, err := ParseCIDRs(list); err != nil {
-			return err
+		if _, err := wire.ParseNetworks(list); err != nil {
+			return invalid("%s", err)
 		}
 	}
 	switch r.TokenType {
@@ -206,23 +205,4 @@ func readRole(r storage.Reader, name string) (*Role, error) {
 		return nil, fmt.Errorf("the row of token role %q cannot be read: %w", name, err)
 	}
 	return role, nil
-}
-
-// ParseCIDRs reads networks as clients write them: a prefix, or an address for
-// itself alone.
-func ParseCIDRs(list []string) ([]netip.Prefix, error) {
-	var out []netip.Prefix
-	for _, text := range list {
-		if addr, err := netip.ParseAddr(text); err == nil {
-			addr = addr.Unmap().WithZone("")
-			out = append(out, netip.PrefixFrom(addr, addr.BitLen()))
-			continue
-		}
-		prefix, err := netip.ParsePrefix(text)
-		if err != nil {
-			return nil, invalid("%q is not a network; write for example 10.0.0.0/8 or 192.0.2.1", text)
-		}
-		out = append(out, prefix.Masked())
-	}
-	return out, nil
 }

@@ -28,6 +28,13 @@ type WrapInfo struct {
 	WrappedAccessor string       `json:"wrapped_accessor,omitempty"`
 }
 
+// Unwrapped is a response that was wrapped.
+type Unwrapped struct {
+	Body         []byte
+	CreationPath string
+	Accessor     string // of the wrapping token, which is gone
+}
+
 // Wrap keeps a response and returns the token of one use that Unwrap takes for
 // it. The response and its token are one commit.
 func (s *Store) Wrap(ctx context.Context, r WrapRequest) (*WrapInfo, error) {
@@ -75,31 +82,31 @@ func (t *Token) wrapInfo() *WrapInfo {
 // number of callers at once exactly one gets it. A crash before the commit
 // leaves it wrapped; one after it, before the answer left, loses it, which is
 // what its one use means.
-func (s *Store) Unwrap(ctx context.Context, secret string) ([]byte, error) {
-	var body []byte
+func (s *Store) Unwrap(ctx context.Context, secret string) (Unwrapped, error) {
+	var out Unwrapped
 	_, err := s.storage.Update(ctx, func(t storage.Txn) error {
-		tok, row, err := s.wrapped(t, secret)
-		body = row
+		tok, body, err := s.wrapped(t, secret)
 		if err != nil {
 			return err
 		}
+		out = Unwrapped{Body: body, CreationPath: tok.Wrapping.CreationPath, Accessor: tok.Accessor}
 		return remove(t, tok)
 	})
 	if err != nil {
-		return nil, err
+		return Unwrapped{}, err
 	}
 	s.stir(nil)
-	return body, nil
+	return out, nil
 }
 
 // WrapLookup says what is known of a wrapped response without taking it. The
 // token itself is left out.
-func (s *Store) WrapLookup(ctx context.Context, secret string) (*WrapInfo, error) {
-	var info *WrapInfo
+func (s *Store) WrapLookup(ctx context.Context, secret string) (WrapInfo, error) {
+	var info WrapInfo
 	err := s.storage.View(ctx, func(r storage.Reader) error {
 		tok, _, err := s.wrapped(r, secret)
 		if err == nil {
-			info = tok.wrapInfo()
+			info = *tok.wrapInfo()
 		}
 		return err
 	})

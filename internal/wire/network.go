@@ -1,0 +1,26 @@
+package wire
+
+import (
+	"fmt"
+	"net/netip"
+)
+
+// ParseNetworks reads networks as clients write them: a prefix such as
+// 10.0.0.0/8, or an address, which is a network of its own. Host bits are
+// cleared.
+func ParseNetworks(list []string) ([]netip.Prefix, error) {
+	var out []netip.Prefix
+	for _, text := range list {
+		if addr, err := netip.ParseAddr(text); err == nil && addr.Zone() == "" {
+			addr = addr.Unmap()
+			out = append(out, netip.PrefixFrom(addr, addr.BitLen()))
+			continue
+		}
+		prefix, err := netip.ParsePrefix(text)
+		if err != nil {
+			return nil, fmt.Errorf("%q is not a network; write for example 10.0.0.0/8 or 192.0.2.1", text)
+		}
+		out = append(out, prefix.Masked())
+	}
+	return out, nil
+}
