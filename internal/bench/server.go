@@ -191,7 +191,7 @@ func serveCeiling(file string) {
 		_, _ = w.Write(body)
 	})}
 	dir := filepath.Join(filepath.Dir(file), "data", "tls")
-	log.Fatal(srv.ServeTLS(l, filepath.Join(dir, "server.pem"), filepath.Join(dir, "server-key.pem")))
+	log.Fatal(srv.ServeTLS(l, filepath.Join(dir, "server.pem"), filepath.Join(dir, "server.key")))
 }
 
 // startCeiling starts serveCeiling as a process of its own.

@@ -130,7 +130,7 @@ type authBlock struct {
 	Policies         []string          `json:"policies"`
 	TokenPolicies    []string          `json:"token_policies"`
 	IdentityPolicies []string          `json:"identity_policies,omitempty"`
-	Metadata         map[string]string `json:"metadata,format:emitnull"`
+	Metadata         map[string]string `json:"metadata"`
 	LeaseDuration    int64             `json:"lease_duration"`
 	Renewable        bool              `json:"renewable"`
 	EntityID         string            `json:"entity_id"`

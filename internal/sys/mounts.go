@@ -65,7 +65,7 @@ type MountInfo struct {
 	Description     string            `json:"description"`
 	ExternalEntropy bool              `json:"external_entropy_access"`
 	Local           bool              `json:"local"`
-	Options         map[string]string `json:"options,format:emitnull"`
+	Options         map[string]string `json:"options"`
 	PluginVersion   string            `json:"plugin_version"`
 	RunningSHA      string            `json:"running_sha256"`
 	RunningVersion  string            `json:"running_plugin_version"`

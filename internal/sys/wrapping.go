@@ -50,9 +50,12 @@ func (in WrappingToken) or(by route.Caller) string {
 
 func (s *System) unwrap(ctx context.Context, by route.Caller, in WrappingToken) (route.Raw, error) {
 	w, err := s.Open().Tokens.Unwrap(ctx, in.or(by))
+	if err != nil {
+		return route.Raw{}, err
+	}
 	out := route.Raw{ContentType: "application/json", Body: w.Body}
-	out.Subject = route.Subject{Path: w.CreationPath, Label: w.Accessor}
-	return out, err
+	out.Subject = route.Subject{Path: w.CreationPath, Label: "wrapping:" + w.Accessor}
+	return out, nil
 }
 
 // WrapLookup is about a wrapping token.
@@ -64,7 +67,10 @@ type WrapLookup struct {
 
 func (s *System) wrapLookup(ctx context.Context, by route.Caller, in WrappingToken) (WrapLookup, error) {
 	info, err := s.Open().Tokens.WrapLookup(ctx, in.or(by))
-	return WrapLookup{info.CreationPath, info.CreationTime, info.TTL}, err
+	if err != nil {
+		return WrapLookup{}, err
+	}
+	return WrapLookup{info.CreationPath, info.CreationTime, info.TTL}, nil
 }
 
 func (s *System) rewrap(ctx context.Context, by route.Caller, in WrappingToken) (*token.WrapInfo, error) {
