@@ -60,6 +60,10 @@ func Open(ctx context.Context, o Options) (_ *Engine, err error) {
 	if err := checkFormat(o.fs, o.Path); err != nil {
 		return nil, err
 	}
+	// The last process's reserve is room to open in; there is a new one afterwards.
+	if err := o.fs.Remove(filepath.Join(o.Path, reserveFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("storage reserve: %w", err)
+	}
 	if e.db, err = openDB(o, e, lock); err != nil {
 		return nil, err
 	}

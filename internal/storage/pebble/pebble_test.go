@@ -30,6 +30,7 @@ func openAt(dir string) (storage.Engine, error) {
 
 func TestMain(m *testing.M) {
 	storagetest.Main(openAt)
+	runChild()
 	goleak.VerifyTestMain(m)
 }
 
