@@ -222,7 +222,8 @@ func (w *writer) replay(lines *lineReader, raw *os.File) error {
 	if err != nil {
 		return err
 	}
-	acknowledged := max(w.hashes.leaves(), w.l.checkpoints.last.Size)
+	known := w.hashes.leaves()
+	acknowledged := max(known, w.l.checkpoints.last.Size)
 	var hashes []tlog.Hash
 	good, bad := lines.off, error(nil)
 	for bad == nil {
@@ -253,6 +254,12 @@ func (w *writer) replay(lines *lineReader, raw *os.File) error {
 			ErrBehind, w.tree.size+1, acknowledged, w.path, w.l.path(hashesName), w.l.path(checkpointsName))
 	}
 	w.off, w.reserved = good, good
+	if known > 0 && w.tree.size > acknowledged {
+		// Either written just before a crash or added by others; only the
+		// owner can tell.
+		w.event(EventRecovered, fmt.Sprintf("found entries %d–%d, which were never acknowledged, and took them up",
+			acknowledged+1, w.tree.size))
+	}
 	if err := w.cutTail(raw, lines.line, bad); err != nil {
 		return err
 	}

@@ -44,6 +44,11 @@ type Report struct {
 // say that the very end is not proven.
 func (r Report) Intact() bool { return len(r.Problems) == 0 }
 
+// Whole reports whether the log is intact and every entry is proven by a
+// checkpoint. A log that was closed with its signer is whole; in one that is
+// being written, or that died, the last second is not signed yet.
+func (r Report) Whole() bool { return r.Intact() && r.Unsigned == 0 && r.Torn == 0 }
+
 // FirstBad returns the first problem that names an entry.
 func (r Report) FirstBad() (Problem, bool) {
 	i := slices.IndexFunc(r.Problems, func(p Problem) bool { return p.Seq > 0 })
