@@ -38,7 +38,9 @@ type Options struct {
 	Kinds     func() []*engine.Spec
 	ClusterID func() (id, name string)
 	Address   string // api_addr
-	Version   Version
+	// StorageType is the kind of the storage engine.
+	StorageType string
+	Version     Version
 }
 
 // System holds the state of the routes.

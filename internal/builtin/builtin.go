@@ -1,0 +1,40 @@
+// Package builtin is the one list of what Coffer can be built of: storage
+// engines, seals, secrets engines and auth methods. Adding a kind is one package
+// and one line here.
+package builtin
+
+import (
+	"github.com/cofferhq/coffer/internal/auth/userpass"
+	"github.com/cofferhq/coffer/internal/engine"
+	"github.com/cofferhq/coffer/internal/engine/kv"
+	"github.com/cofferhq/coffer/internal/seal"
+	"github.com/cofferhq/coffer/internal/seal/keyfile"
+	"github.com/cofferhq/coffer/internal/seal/pkcs11"
+	"github.com/cofferhq/coffer/internal/seal/shamir"
+	"github.com/cofferhq/coffer/internal/storage"
+	"github.com/cofferhq/coffer/internal/storage/pebble"
+)
+
+// Storage lists the storage engines; the first is the default.
+var Storage = []storage.Kind{pebble.Kind}
+
+// Seals lists the seals; the first is the default.
+var Seals = []seal.Kind{keyfile.Kind, shamir.Kind, pkcs11.Kind}
+
+// Engines lists the secrets engines and auth methods that can be mounted. Of
+// several versions of one kind the first is mounted where none is asked for.
+var Engines = []*engine.Spec{
+	kv.V1.Spec(), kv.V2.Spec(),
+	userpass.Kind().Spec(),
+}
+
+// Engine returns the kind of a name and version, nil when there is none. An
+// empty version is the kind's first.
+func Engine(name, version string) *engine.Spec {
+	for _, s := range Engines {
+		if s.Name == name && (s.Version == version || version == "") {
+			return s
+		}
+	}
+	return nil
+}

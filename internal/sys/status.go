@@ -1,0 +1,175 @@
+package sys
+
+import (
+	"context"
+	"time"
+
+	"github.com/cofferhq/coffer/internal/route"
+	"github.com/cofferhq/coffer/internal/wire"
+)
+
+var statusRoutes = []route.Route[*System]{
+	route.New("GET", "health", "Say whether the server is initialized and unsealed, by status code.", (*System).health,
+		route.Public(), route.WhileSealed(), route.Shows("health", "", "")),
+	route.New("GET", "ready", "Answer 200 once the server serves requests, 503 before.", (*System).ready, route.Public(), route.WhileSealed()),
+	route.New("GET", "seal-status", "Read how the seal stands.", (*System).sealStatus, route.Public(), route.WhileSealed(),
+		route.Shows("seal-status", "", "")),
+	route.New("GET", "leader", "Read which node leads; every node of Coffer serves.", (*System).leader, route.Public(), route.WhileSealed()),
+	route.New("GET", "ha-status", "List the nodes.", (*System).haStatus),
+}
+
+// HealthRequest lets a load balancer choose the codes.
+type HealthRequest struct {
+	Active  wire.Int  `query:"activecode" doc:"Status for an unsealed server; 200."`
+	Sealed  wire.Int  `query:"sealedcode" doc:"Status for a sealed server; 503."`
+	Uninit  wire.Int  `query:"uninitcode" doc:"Status for a server that is not initialized; 501."`
+	Standby wire.Bool `query:"standbyok" doc:"Accepted for Vault's clients: every node serves."`
+	Perf    wire.Bool `query:"perfstandbyok" doc:"Accepted for Vault's clients."`
+	Code    wire.Int  `query:"standbycode" doc:"Accepted for Vault's clients."`
+	DR      wire.Int  `query:"drsecondarycode" doc:"Accepted for Vault's clients."`
+	PerfC   wire.Int  `query:"performancestandbycode" doc:"Accepted for Vault's clients."`
+}
+
+// Health is how the server is.
+type Health struct {
+	route.Bare
+	route.Notes
+	Initialized bool   `json:"initialized"`
+	Sealed      bool   `json:"sealed"`
+	Standby     bool   `json:"standby"`
+	PerfStandby bool   `json:"performance_standby"`
+	PerfMode    string `json:"replication_performance_mode"`
+	DRMode      string `json:"replication_dr_mode"`
+	Time        int64  `json:"server_time_utc"` // Unix seconds
+	Version     string `json:"version"`
+	Enterprise  bool   `json:"enterprise"`
+	ClusterName string `json:"cluster_name,omitempty"`
+	ClusterID   string `json:"cluster_id,omitempty"`
+	EchoMS      int64  `json:"echo_duration_ms"`
+	ClockSkewMS int64  `json:"clock_skew_ms"`
+	Coffer      string `json:"coffer_version"`
+}
+
+func (s *System) health(ctx context.Context, _ route.Caller, in HealthRequest) (Health, error) {
+	status, err := s.Node.Status(ctx)
+	if err != nil {
+		return Health{}, err
+	}
+	h := Health{
+		Initialized: status.Initialized, Sealed: status.Sealed, PerfMode: "disabled", DRMode: "disabled",
+		Time: time.Now().Unix(), Version: s.Version.Wire(), Coffer: s.Version.Coffer,
+	}
+	h.Status = code(in.Active, 200)
+	switch {
+	case !status.Initialized:
+		h.Status = code(in.Uninit, 501)
+	case status.Sealed:
+		h.Status = code(in.Sealed, 503)
+	default:
+		h.ClusterID, h.ClusterName = s.ClusterID()
+	}
+	return h, nil
+}
+
+// code returns the status a client chose, where it is one, or the usual one.
+func code(chosen wire.Int, usual int) int {
+	if chosen >= 100 && chosen <= 599 {
+		return int(chosen)
+	}
+	return usual
+}
+
+// Ready says whether requests are served.
+type Ready struct {
+	route.Bare
+	route.Notes
+	Ready bool `json:"ready"`
+}
+
+func (s *System) ready(ctx context.Context, _ route.Caller, _ route.Nothing) (Ready, error) {
+	status, err := s.Node.Status(ctx)
+	if err != nil {
+		return Ready{}, err
+	}
+	r := Ready{Ready: status.Initialized && !status.Sealed}
+	if !r.Ready {
+		r.Status = 503
+	}
+	return r, nil
+}
+
+// SealStatus is how the seal stands, in Vault's shape.
+type SealStatus struct {
+	route.Bare
+	Type         string    `json:"type"`
+	Initialized  bool      `json:"initialized"`
+	Sealed       bool      `json:"sealed"`
+	Threshold    int       `json:"t"`
+	Shares       int       `json:"n"`
+	Progress     int       `json:"progress"`
+	Nonce        string    `json:"nonce"`
+	Version      string    `json:"version"`
+	Built        wire.Time `json:"build_date"`
+	Migration    bool      `json:"migration"`
+	ClusterName  string    `json:"cluster_name,omitempty"`
+	ClusterID    string    `json:"cluster_id,omitempty"`
+	RecoverySeal bool      `json:"recovery_seal"`
+	StorageType  string    `json:"storage_type"`
+}
+
+func (s *System) sealStatus(ctx context.Context, _ route.Caller, _ route.Nothing) (SealStatus, error) {
+	status, err := s.Node.Status(ctx)
+	if err != nil {
+		return SealStatus{}, err
+	}
+	out := SealStatus{
+		Type: status.Type, Initialized: status.Initialized, Sealed: status.Sealed, Threshold: status.Threshold,
+		Shares: status.Shares, Progress: status.Progress, Nonce: status.Nonce, Version: s.Version.Wire(),
+		Built: wire.Time{Time: s.Version.Built}, Migration: status.Migration, RecoverySeal: status.RecoverySeal,
+		StorageType: s.StorageType,
+	}
+	if !status.Sealed {
+		out.ClusterID, out.ClusterName = s.ClusterID()
+	}
+	return out, nil
+}
+
+// Leader is which node leads, in Vault's shape. Every node of Coffer serves, so
+// that each answers for itself.
+type Leader struct {
+	route.Bare
+	HA            bool      `json:"ha_enabled"`
+	Self          bool      `json:"is_self"`
+	ActiveTime    wire.Time `json:"active_time"`
+	Address       string    `json:"leader_address"`
+	Cluster       string    `json:"leader_cluster_address"`
+	PerfStandby   bool      `json:"performance_standby"`
+	LastRemoteWAL int       `json:"performance_standby_last_remote_wal"`
+}
+
+func (s *System) leader(context.Context, route.Caller, route.Nothing) (Leader, error) {
+	return Leader{Self: true, Address: s.Address}, nil
+}
+
+// HANode is one node.
+type HANode struct {
+	Hostname   string    `json:"hostname"`
+	APIAddress string    `json:"api_address"`
+	Cluster    string    `json:"cluster_address"`
+	Active     bool      `json:"active_node"`
+	Echo       wire.Time `json:"last_echo"`
+	Version    string    `json:"version"`
+}
+
+// HAStatus lists the nodes.
+type HAStatus struct {
+	route.Doubled
+	Nodes []HANode `json:"nodes"`
+}
+
+func (s *System) haStatus(ctx context.Context, by route.Caller, _ route.Nothing) (HAStatus, error) {
+	host, err := s.hostInfo(ctx, by, route.Nothing{})
+	return HAStatus{Nodes: []HANode{{
+		Hostname: host.Host.Hostname, APIAddress: s.Address, Active: true, Version: s.Version.Wire(),
+	}}}, err
+}
