@@ -93,8 +93,6 @@ func (p *permission) bounds(r *Request) denial {
 		return denial{text: fmt.Sprintf("a wrapping TTL of at most %s is required", p.maxWrap)}
 	case p.minWrap > 0 && r.WrapTTL < p.minWrap:
 		return denial{text: fmt.Sprintf("a wrapping TTL of at least %s is required", p.minWrap)}
-	case p.maxWrap > 0 && p.maxWrap < p.minWrap:
-		return denial{text: "the rules that merge here allow no wrapping TTL"}
 	}
 	if r.Need&(Read|Update|Create|Patch|Recover) == 0 {
 		return denial{}

@@ -363,6 +363,13 @@ func drawACL(t *rapid.T) ([]*Policy, []Rule) {
 	for range rapid.IntRange(1, 3).Draw(t, "policies") {
 		p := &Policy{Name: "p", Rules: rapid.SliceOfN(rapid.Custom(drawRule), 0, 6).Draw(t, "rules")}
 		for i := range p.Rules {
+			if rest, ok := strings.CutPrefix(p.Rules[i].Path, "secret/"); ok && rapid.IntRange(0, 2).Draw(t, "twin") == 0 {
+				twin := drawRule(t)
+				twin.Path = "secret/" + rapid.SampledFrom([]string{"data/", "metadata/", "+/"}).Draw(t, "wire") + rest
+				p.Rules = append(p.Rules, twin)
+			}
+		}
+		for i := range p.Rules {
 			p.Rules[i].Line = i + 1
 		}
 		policies = append(policies, p)

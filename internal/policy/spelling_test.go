@@ -45,6 +45,7 @@ func TestSpellings(t *testing.T) {
 		{"secret/app=list", list, true, "secret/app", "plain"},
 		{"secret/metadata/app=read secret/app/=list", list, true, "secret/app/", "both"},
 		{"secret/metadata/app/*=deny secret/app/*=list", list, false, "secret/metadata/app/*", "both"},
+		{"secret/*=deny secret/+/+=list", list, false, "secret/*", "wire"}, // the second matches secret/metadata/app
 		{"secret/app/*=update", destroy, false, "secret/app/*", "plain"},
 		{"secret/app/*=delete", destroy, true, "secret/app/*", "plain"},
 		{"secret/destroy/app/*=delete", destroy, false, "secret/destroy/app/*", "wire"},
@@ -83,9 +84,18 @@ path "secret/app/*" {
   capabilities = ["update"]
   required_parameters = ["options"]
 }`)
+	one := compileText(t, `
+path "secret/data/app/*" { capabilities = ["update"] }
+path "secret/app/*" {
+  capabilities = ["update"]
+  denied_parameters = { "options" = [] }
+}`)
 	r := Request{Path: "secret/data/app/db", Plain: "secret/app/db", Need: Update, WrapTTL: 30e9, Params: params{"options", "{}"}}
 	if d := acl.Check(r); !d.Allowed {
 		t.Errorf("within both bounds: %s", d.Missing)
+	}
+	if one.Allows(r) {
+		t.Error("allowed beyond the bound of one")
 	}
 	wrapped, bare := r, r
 	wrapped.WrapTTL, bare.Params = 90e9, nil

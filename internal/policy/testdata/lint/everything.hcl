@@ -32,3 +32,7 @@ path "kv1/tree/+/+/*" { capabilities = ["read"] }
 path "kv1/tree/*" { capabilities = ["list"] }
 path "kv1/closed/*" { capabilities = ["deny"] }
 path "kv1/closed/open" { capabilities = ["read"] }
+path "kv1/up/*" { capabilities = ["list"] }
+path "kv1/up/+/x" { capabilities = ["read"] }
+path "kv1/low/*" { capabilities = ["deny"] }
+path "kv1/low/+/+/*" { capabilities = ["read"] }
