@@ -12,16 +12,13 @@ import (
 
 func file(dir, name string) string { return filepath.Join(dir, name) }
 
-func appendBytes(t testing.TB, path, text string) {
-	t.Helper()
+func appendBytes(path, text string) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
-	defer f.Close()
-	if _, err := f.WriteString(text); err != nil {
-		t.Fatal(err)
-	}
+	_, err = f.WriteString(text)
+	return errors.Join(err, f.Close())
 }
 
 func edit(t testing.TB, path string, change func([]byte) []byte) {
@@ -52,7 +49,9 @@ func TestTornTailIsCutAndNoted(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := newLog(t, 10, Options{})
-			appendBytes(t, file(dir, segmentName(1)), tail)
+			if err := appendBytes(file(dir, segmentName(1)), tail); err != nil {
+				t.Fatal(err)
+			}
 			l := openLog(t, dir, Options{Signer: testSigner(t)})
 			appendN(t, l, 1)
 			closeLog(t, l)
@@ -205,7 +204,9 @@ func TestDamagedOldHashes(t *testing.T) {
 
 func TestTornCheckpointIsCut(t *testing.T) {
 	dir := newLog(t, 5, Options{})
-	appendBytes(t, file(dir, checkpointsName), testOrigin+"\n6\nAAAA")
+	if err := appendBytes(file(dir, checkpointsName), testOrigin+"\n6\nAAAA"); err != nil {
+		t.Fatal(err)
+	}
 	if r := verify(t, dir); r.Intact() {
 		t.Error("the verifier does not see the torn checkpoint")
 	}
