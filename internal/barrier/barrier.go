@@ -69,6 +69,7 @@ type Barrier struct {
 	engine  storage.Engine
 	log     *slog.Logger
 	session atomic.Pointer[session] // nil while shut
+	closed  atomic.Bool
 
 	opening sync.Mutex // held by Open and Shut
 
@@ -135,6 +136,9 @@ func InitializeIn(t storage.Txn, root []byte) error {
 func (b *Barrier) Open(ctx context.Context, root []byte) error {
 	b.opening.Lock()
 	defer b.opening.Unlock()
+	if b.closed.Load() {
+		return storage.ErrClosed
+	}
 	keys, err := parseRoot(root)
 	if err != nil {
 		return err
@@ -186,18 +190,30 @@ func (b *Barrier) Opened() bool { return b.session.Load() != nil }
 
 // Close shuts the barrier and closes the engine below.
 func (b *Barrier) Close() error {
+	b.closed.Store(true)
+	if s := b.session.Load(); s != nil {
+		s.closed.Store(true)
+	}
 	b.Shut()
 	return b.engine.Close()
 }
 
-func errSealed() error { return fault.New(fault.Sealed, "Coffer is sealed") }
+var errSealed = fault.New(fault.Sealed, "Coffer is sealed")
+
+// away is the error of a barrier that is not open.
+func (b *Barrier) away() error {
+	if b.closed.Load() {
+		return storage.ErrClosed
+	}
+	return errSealed
+}
 
 // current returns the open session, or fault.Sealed.
 func (b *Barrier) current() (*session, error) {
 	if s := b.session.Load(); s != nil {
 		return s, nil
 	}
-	return nil, errSealed()
+	return nil, b.away()
 }
 
 // wrote tells the caches of this node which keys a commit changed.

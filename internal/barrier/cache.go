@@ -90,7 +90,7 @@ func (c *Cache[T]) Get(ctx context.Context, key string) (T, error) {
 	s := c.b.session.Load()
 	if s == nil {
 		var zero T
-		return zero, errSealed()
+		return zero, c.b.away()
 	}
 	now, heard := c.now(), c.heard.Load()
 	fresh := heard != 0 && now-heard < int64(CacheBound)

@@ -16,8 +16,12 @@ import (
 const (
 	tinkPrefix = 0x01
 	prefixSize = 5
-	minSealed  = prefixSize + 24 + 16
+	minSealed  = Overhead
 )
+
+// Overhead is how many bytes a value grows by encryption. They count towards
+// storage.MaxUpdateBytes.
+const Overhead = prefixSize + 24 + 16
 
 // What a ciphertext is, as the first byte of its associated data, so that none
 // can be taken for another even under the same name.
@@ -62,17 +66,16 @@ func decrypt(a tink.AEAD, format byte, key string, sealed []byte) ([]byte, error
 
 const mountPrefix = "mount/"
 
-// scopeOf returns the scope that key belongs to; false when the key has no
-// place behind the barrier.
-func scopeOf(key string) (string, bool) {
+// scopeOf returns the scope that key belongs to.
+func scopeOf(key string) string {
 	if !strings.HasPrefix(key, mountPrefix) {
-		return CoreScope, !reserved(key)
+		return CoreScope
 	}
 	n := strings.IndexByte(key[len(mountPrefix):], '/')
 	if n <= 0 {
-		return "", false
+		return CoreScope
 	}
-	return key[:len(mountPrefix)+n], true
+	return key[:len(mountPrefix)+n]
 }
 
 // validScope reports whether scope is "core" or "mount/<id>".

@@ -87,15 +87,15 @@ func (b *Barrier) watch(ctx context.Context, s *session, prefix string, from sto
 	defer context.AfterFunc(s.ctx, cancel)()
 	err := b.engine.Watch(ctx, prefix, from, fn)
 	if s.shut.Load() {
-		return errSealed()
+		return s.gone()
 	}
 	return err
 }
 
 func (b *Barrier) openChange(ctx context.Context, s *session, ch *storage.Change) error {
-	scope, ok := scopeOf(ch.Key)
-	id, formed := keyID(ch.Value)
-	if !ok || !formed {
+	scope := scopeOf(ch.Key)
+	id, ok := keyID(ch.Value)
+	if !ok {
 		return fmt.Errorf("%w: %q", ErrTampered, ch.Key)
 	}
 	k := s.cached(scope)
@@ -135,7 +135,7 @@ func (r *reader) Revision() storage.Revision { return r.r.Revision() }
 
 func (r *reader) Get(key string) ([]byte, error) {
 	if r.s.shut.Load() {
-		return nil, errSealed()
+		return nil, r.s.gone()
 	}
 	if reserved(key) {
 		return nil, storage.ErrNotFound
@@ -148,9 +148,9 @@ func (r *reader) Get(key string) ([]byte, error) {
 }
 
 func (r *reader) open(key string, sealed []byte) ([]byte, error) {
-	scope, ok := scopeOf(key)
-	id, formed := keyID(sealed)
-	if !ok || !formed {
+	scope := scopeOf(key)
+	id, ok := keyID(sealed)
+	if !ok {
 		return nil, fmt.Errorf("%w: %q", ErrTampered, key)
 	}
 	k := r.own[scope]
@@ -172,7 +172,7 @@ func (r *reader) open(key string, sealed []byte) ([]byte, error) {
 
 func (r *reader) Scan(prefix, after string, limit int) ([]storage.Entry, error) {
 	if r.s.shut.Load() {
-		return nil, errSealed()
+		return nil, r.s.gone()
 	}
 	entries, err := r.visible(prefix, after, limit)
 	for i := range entries {
@@ -218,7 +218,7 @@ func (r *reader) visible(prefix, after string, limit int) ([]storage.Entry, erro
 
 func (r *reader) List(prefix, after string, limit int) ([]string, error) {
 	if r.s.shut.Load() {
-		return nil, errSealed()
+		return nil, r.s.gone()
 	}
 	if !mayMeetReserved(prefix) {
 		return r.r.List(prefix, after, limit)
@@ -260,16 +260,15 @@ func (t *txn) Put(key string, value []byte) error {
 
 func (t *txn) put(key string, value []byte) error {
 	if t.s.shut.Load() {
-		return errSealed()
+		return t.s.gone()
 	}
 	if err := storage.CheckKey(key); err != nil {
 		return err
 	}
-	scope, ok := scopeOf(key)
-	if !ok {
+	if reserved(key) {
 		return fmt.Errorf("%w: %q has no place behind the barrier", storage.ErrInvalidKey, key)
 	}
-	k, err := t.keys(scope)
+	k, err := t.keys(scopeOf(key))
 	if err != nil {
 		return err
 	}
@@ -299,8 +298,16 @@ func (t *txn) keys(scope string) (*scopeKeys, error) {
 }
 
 func (t *txn) Delete(key string) error {
+	err := t.delete(key)
+	if err != nil && t.failed == nil {
+		t.failed = err
+	}
+	return err
+}
+
+func (t *txn) delete(key string) error {
 	if t.s.shut.Load() {
-		return errSealed()
+		return t.s.gone()
 	}
 	if err := storage.CheckKey(key); err != nil {
 		return err

@@ -67,7 +67,7 @@ func (b *Barrier) followOnce(ctx context.Context, s *session) error {
 func (s *session) learn(row []byte) error {
 	root := s.root.Load()
 	if root == nil {
-		return errSealed()
+		return s.gone()
 	}
 	plain, err := root.openUpgradeRow(row)
 	if plain == nil {

@@ -73,7 +73,7 @@ func (b *Barrier) own(t storage.Txn, scope string) (*txn, error) {
 		return nil, fmt.Errorf("%w: %q is not a scope", storage.ErrInvalidKey, scope)
 	}
 	if x.s.shut.Load() {
-		return nil, errSealed()
+		return nil, x.s.gone()
 	}
 	return x, nil
 }

@@ -40,23 +40,21 @@ func (b *Barrier) Rewrap(ctx context.Context, scope string, progress func(done i
 	for _, t := range k.terms[:len(k.terms)-1] {
 		older[t.KeyID] = true
 	}
-	stale := func(e storage.Entry) bool { id, _ := keyID(e.Value); return older[id] }
-	for _, part := range partsOf(scope) {
-		err := b.rewriteRowsIn(ctx, part.prefix, part.skip, stale, func(t storage.Txn, key string, sealed []byte) ([]byte, error) {
-			newest, err := s.forWriting(t, scope)
-			if err != nil {
-				return nil, err
-			}
-			plain, err := decrypt(newest.aead, formatValue, key, sealed)
-			if err != nil {
-				return nil, fmt.Errorf("%w: %q", err, key)
-			}
-			defer clear(plain)
-			return encrypt(newest.aead, formatValue, key, plain)
-		}, progress)
+	stale := func(sealed []byte) bool { id, _ := keyID(sealed); return older[id] }
+	err = b.rewriteRows(ctx, rowsOf(scope), stale, func(t storage.Txn, key string, sealed []byte) ([]byte, error) {
+		newest, err := s.forWriting(t, scope)
 		if err != nil {
-			return err
+			return nil, err
 		}
+		plain, err := decrypt(newest.aead, formatValue, key, sealed)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %q", err, key)
+		}
+		defer clear(plain)
+		return encrypt(newest.aead, formatValue, key, plain)
+	}, progress)
+	if err != nil {
+		return err
 	}
 	return b.dropKeys(ctx, scope, older)
 }
@@ -99,7 +97,7 @@ func (b *Barrier) DeleteRows(ctx context.Context, scope string, progress func(do
 		_, err := b.engine.Update(ctx, func(t storage.Txn) error {
 			n = 0
 			if s.shut.Load() {
-				return errSealed()
+				return s.gone()
 			}
 			switch _, err := t.Get(keysPrefix + scope); {
 			case err == nil:
@@ -131,28 +129,35 @@ func (b *Barrier) DeleteRows(ctx context.Context, scope string, progress func(do
 	}
 }
 
-// part is a range of keys: those under prefix, without those under skip.
-type part struct{ prefix, skip string }
+// rowRange is the keys under prefix. past, if not nil, tells of a key that it
+// is not of the range, and after which key to go on instead.
+type rowRange struct {
+	prefix string
+	past   func(key string) (after string, other bool)
+}
 
-// partsOf returns the ranges that hold the rows of scope.
-func partsOf(scope string) []part {
-	if scope == CoreScope {
-		return []part{{prefix: "", skip: mountPrefix}}
+// rowsOf returns the rows of scope.
+func rowsOf(scope string) rowRange {
+	if scope != CoreScope {
+		return rowRange{prefix: scope + "/"}
 	}
-	return []part{{prefix: scope + "/"}}
+	return rowRange{past: func(key string) (string, bool) {
+		for _, p := range reservedPrefixes {
+			if strings.HasPrefix(key, p) {
+				return lastUnder(p), true
+			}
+		}
+		other := scopeOf(key)
+		return lastUnder(other + "/"), other != CoreScope
+	}}
 }
 
-// rewriteRows replaces the value of every row of a range that is stale.
-func (b *Barrier) rewriteRows(ctx context.Context, prefix, skip string, stale func(storage.Entry) bool, rewrite func(key string, sealed []byte) ([]byte, error), progress func(int)) error {
-	return b.rewriteRowsIn(ctx, prefix, skip, stale, func(_ storage.Txn, key string, sealed []byte) ([]byte, error) {
-		return rewrite(key, sealed)
-	}, progress)
-}
-
-func (b *Barrier) rewriteRowsIn(ctx context.Context, prefix, skip string, stale func(storage.Entry) bool, rewrite func(t storage.Txn, key string, sealed []byte) ([]byte, error), progress func(int)) error {
+// rewriteRows replaces the value of every stale row of a range, a piece at a
+// time. It may meet a row again, so stale must be false of what rewrite returns.
+func (b *Barrier) rewriteRows(ctx context.Context, rows rowRange, stale func(sealed []byte) bool, rewrite func(t storage.Txn, key string, sealed []byte) ([]byte, error), progress func(int)) error {
 	done, after := 0, ""
 	for {
-		keys, next, err := b.staleRows(ctx, prefix, skip, after, stale)
+		keys, next, err := b.staleRows(ctx, rows, after, stale)
 		if err != nil {
 			return err
 		}
@@ -160,7 +165,7 @@ func (b *Barrier) rewriteRowsIn(ctx context.Context, prefix, skip string, stale 
 			_, err = b.engine.Update(ctx, func(t storage.Txn) error {
 				for _, key := range keys {
 					sealed, err := t.Get(key)
-					if errors.Is(err, storage.ErrNotFound) || err == nil && !stale(storage.Entry{Key: key, Value: sealed}) {
+					if errors.Is(err, storage.ErrNotFound) || err == nil && !stale(sealed) {
 						continue
 					}
 					if err != nil {
@@ -188,29 +193,29 @@ func (b *Barrier) rewriteRowsIn(ctx context.Context, prefix, skip string, stale 
 	}
 }
 
-// staleRows returns the stale rows of the next piece after a key, and where the
-// piece after it starts, or "" when there is none.
-func (b *Barrier) staleRows(ctx context.Context, prefix, skip, after string, stale func(storage.Entry) bool) (keys []string, next string, err error) {
+// staleRows returns the stale rows of the next piece of a range, and the key
+// after which the piece after it starts, or "" when there is none.
+func (b *Barrier) staleRows(ctx context.Context, of rowRange, after string, stale func([]byte) bool) (keys []string, next string, err error) {
 	err = b.engine.View(ctx, func(r storage.Reader) error {
 		keys, next = nil, ""
-		rows, err := r.Scan(prefix, after, pieceRows)
+		rows, err := r.Scan(of.prefix, after, pieceRows)
 		if err != nil {
 			return err
 		}
 		size := 0
 		for _, e := range rows {
-			if skip != "" && strings.HasPrefix(e.Key, skip) {
-				next = lastUnder(skip)
-				return nil
+			if of.past != nil {
+				if goOn, other := of.past(e.Key); other {
+					next = goOn
+					return nil
+				}
 			}
-			if !strings.HasPrefix(prefix, "barrier/") && reserved(e.Key) || !stale(e) {
-				next = e.Key
-				continue
+			if stale(e.Value) {
+				if size += len(e.Key) + len(e.Value); size > pieceBytes && len(keys) > 0 {
+					return nil
+				}
+				keys = append(keys, e.Key)
 			}
-			if size += len(e.Key) + len(e.Value); size > pieceBytes && len(keys) > 0 {
-				return nil
-			}
-			keys = append(keys, e.Key)
 			next = e.Key
 		}
 		if len(rows) < pieceRows {

@@ -206,8 +206,8 @@ func (b *Barrier) FinishRootRotation(ctx context.Context, next []byte) ([]byte, 
 		return nil, err
 	}
 	s.replaceRoot(s.root.Load(), keys)
-	stale := func(e storage.Entry) bool { id, _ := keyID(e.Value); return id != keys.primary }
-	err = b.rewriteRows(ctx, keysPrefix, "", stale, func(key string, sealed []byte) ([]byte, error) {
+	stale := func(sealed []byte) bool { id, _ := keyID(sealed); return id != keys.primary }
+	err = b.rewriteRows(ctx, rowRange{prefix: keysPrefix}, stale, func(_ storage.Txn, key string, sealed []byte) ([]byte, error) {
 		plain, err := decrypt(keys.aead, formatKeys, key, sealed)
 		if err != nil {
 			return nil, err
@@ -241,7 +241,7 @@ func (b *Barrier) EndRootRotation(ctx context.Context, last []byte) error {
 	select {
 	case <-time.After(CacheBound):
 	case <-s.ctx.Done():
-		return errSealed()
+		return s.gone()
 	case <-ctx.Done():
 		return ctx.Err()
 	}

@@ -15,10 +15,11 @@ import (
 // session is what an open barrier holds: the root keyset and the scopes'
 // keysets met so far.
 type session struct {
-	ctx  context.Context // ends with the session
-	stop context.CancelFunc
-	shut atomic.Bool
-	root atomic.Pointer[rootKeys]
+	ctx    context.Context // ends with the session
+	stop   context.CancelFunc
+	shut   atomic.Bool
+	closed atomic.Bool // set before shut when the store itself is closed
+	root   atomic.Pointer[rootKeys]
 
 	mu     sync.RWMutex
 	scopes map[string]*scopeKeys
@@ -42,6 +43,14 @@ func (s *session) end() {
 		clear(k.fingerprint)
 	}
 	clear(s.scopes)
+}
+
+// gone is the error of a session that has ended.
+func (s *session) gone() error {
+	if s.closed.Load() {
+		return storage.ErrClosed
+	}
+	return errSealed
 }
 
 // cached returns the keys held for scope, or nil.
@@ -107,7 +116,7 @@ func (s *session) parse(r storage.Reader, scope string, row []byte) (*scopeKeys,
 func (s *session) rootFor(r storage.Reader, row []byte) (*rootKeys, error) {
 	root := s.root.Load()
 	if root == nil {
-		return nil, errSealed()
+		return nil, s.gone()
 	}
 	id, ok := keyID(row)
 	if !ok {
@@ -143,7 +152,7 @@ func (s *session) forReading(r storage.Reader, scope string, id uint32, kept boo
 		return k, nil
 	}
 	if s.shut.Load() {
-		return nil, errSealed()
+		return nil, s.gone()
 	}
 	k, err := s.load(r, scope)
 	if err != nil {

@@ -221,7 +221,7 @@ func fastest(n int, fn func()) time.Duration {
 func testLimits(t *testing.T, o Options) {
 	e := open(t, o)
 	long := strings.Repeat("k", storage.MaxKeyBytes)
-	big := bytes.Repeat([]byte("v"), storage.MaxUpdateBytes-len("big"))
+	big := bytes.Repeat([]byte("v"), storage.MaxUpdateBytes-len("big")-o.Overhead)
 	many := func(n int) func(storage.Txn) {
 		return func(tx storage.Txn) {
 			for i := range n {

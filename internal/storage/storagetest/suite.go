@@ -29,6 +29,8 @@ type Options struct {
 	// Disk makes a new disk that can fail. nil leaves this out, for engines
 	// whose disk belongs to another server.
 	Disk func(seed uint64) *Disk
+	// Overhead is how many bytes the engine adds to each value of its own.
+	Overhead int
 	// Keys is the size of the large listing; 0 is 200,000.
 	Keys int
 }
