@@ -3,6 +3,7 @@ package kv
 import (
 	"context"
 
+	"github.com/cofferhq/coffer/internal/engine"
 	"github.com/cofferhq/coffer/internal/fault"
 	"github.com/cofferhq/coffer/internal/route"
 	"github.com/cofferhq/coffer/internal/storage"
@@ -91,8 +92,8 @@ func (s *Store) move(ctx context.Context, by route.Caller, in MoveRequest, usual
 	case in.Label == "":
 		in.Label = usual
 	}
-	var verdict checked
-	return s.relabel(ctx, by, in.Path, func(t storage.Txn, m *meta) (uint64, string, error) {
+	var judged verdict
+	return s.relabel(ctx, by, in.Path, &judged, func(t storage.Txn, m *meta) (uint64, string, error) {
 		if err := comparePointer(m, Active, in.CAS); err != nil {
 			return 0, "", err
 		}
@@ -102,12 +103,12 @@ func (s *Store) move(ctx context.Context, by route.Caller, in MoveRequest, usual
 				return 0, "", fault.New(fault.Invalid, "nothing is labelled %s; name the version to make active", in.Label)
 			}
 		}
-		return number, Active, s.makeActive(t, in.Path, m, number, &verdict)
+		return number, Active, s.makeActive(t, in.Path, m, number, &judged)
 	})
 }
 
 // makeActive moves active to a version that may be read and is valid.
-func (s *Store) makeActive(t storage.Txn, path string, m *meta, number uint64, verdict *checked) error {
+func (s *Store) makeActive(t storage.Txn, path string, m *meta, number uint64, judged *verdict) error {
 	v, err := m.usable(number)
 	if err != nil {
 		return err
@@ -128,7 +129,7 @@ func (s *Store) makeActive(t storage.Txn, path string, m *meta, number uint64, v
 		if err != nil {
 			return missingData(err, path, number)
 		}
-		if err := verdict.check(s, rules, val.data); err != nil {
+		if err := judged.ask(rules, basis{m.id, number}, val.data); err != nil {
 			return err
 		}
 	}
@@ -164,12 +165,12 @@ func comparePointer(m *meta, name string, cas *wire.Int) error {
 
 // relabel changes labels in one transaction. fn returns the version and label
 // it was about.
-func (s *Store) relabel(ctx context.Context, by route.Caller, path string, fn func(storage.Txn, *meta) (uint64, string, error)) (LabelsResponse, error) {
+func (s *Store) relabel(ctx context.Context, by route.Caller, path string, judged *verdict, fn func(storage.Txn, *meta) (uint64, string, error)) (LabelsResponse, error) {
 	var out LabelsResponse
-	if err := checkPath(path); err != nil {
+	if err := engine.CheckPath(path); err != nil {
 		return out, err
 	}
-	err := s.update(ctx, func(t storage.Txn) error {
+	transact := func(t storage.Txn) error {
 		m, err := loadMeta(t, path)
 		if err != nil {
 			return err
@@ -187,8 +188,8 @@ func (s *Store) relabel(ctx context.Context, by route.Caller, path string, fn fu
 		out = m.answerLabels()
 		out.Subject = route.Subject{Path: path, Version: int(number), Label: name}
 		return m.save(t, path)
-	})
-	if err != nil {
+	}
+	if err := judged.decided(s, func() error { return s.update(ctx, transact) }); err != nil {
 		return LabelsResponse{}, err
 	}
 	return out, nil
@@ -207,7 +208,7 @@ func (m *meta) touch(by string) error {
 // ReadLabels answers where the labels of a secret point.
 func (s *Store) ReadLabels(ctx context.Context, _ route.Caller, in PathRequest) (LabelsResponse, error) {
 	var out LabelsResponse
-	if err := checkPath(in.Path); err != nil {
+	if err := engine.CheckPath(in.Path); err != nil {
 		return out, err
 	}
 	err := s.engine.View(ctx, func(r storage.Reader) error {
@@ -246,13 +247,13 @@ func (s *Store) MoveLabel(ctx context.Context, by route.Caller, in LabelRequest)
 		return LabelsResponse{}, fault.New(fault.Invalid, "cas: deprecated is a mark and points at no version")
 	}
 	number := uint64(in.Version)
-	var verdict checked
-	return s.relabel(ctx, by, in.Path, func(t storage.Txn, m *meta) (uint64, string, error) {
+	var judged verdict
+	return s.relabel(ctx, by, in.Path, &judged, func(t storage.Txn, m *meta) (uint64, string, error) {
 		if err := comparePointer(m, in.Label, in.CAS); err != nil {
 			return 0, "", err
 		}
 		if in.Label == Active {
-			return number, in.Label, s.makeActive(t, in.Path, m, number, &verdict)
+			return number, in.Label, s.makeActive(t, in.Path, m, number, &judged)
 		}
 		v, err := m.usable(number)
 		switch {
@@ -289,7 +290,7 @@ func (s *Store) RemoveLabel(ctx context.Context, by route.Caller, in UnlabelRequ
 	if in.Label == Active || in.Label == Previous {
 		return LabelsResponse{}, fault.New(fault.Invalid, "label: %s is reserved and cannot be removed", in.Label)
 	}
-	return s.relabel(ctx, by, in.Path, func(_ storage.Txn, m *meta) (uint64, string, error) {
+	return s.relabel(ctx, by, in.Path, &verdict{}, func(_ storage.Txn, m *meta) (uint64, string, error) {
 		if in.Label != Deprecated {
 			number := m.label(in.Label)
 			if number == 0 {

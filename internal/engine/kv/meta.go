@@ -30,7 +30,7 @@ type version struct {
 }
 
 // deleted reports whether the version answers as deleted at now.
-func (v *version) deleted(now time.Time) bool { return !v.deletion.IsZero() && v.deletion.Before(now) }
+func (v *version) deleted(now time.Time) bool { return !v.deletion.IsZero() && !v.deletion.After(now) }
 
 // state says why a version cannot be read, "" when it can.
 func (v *version) state(now time.Time) string {

@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/cofferhq/coffer/internal/engine"
 	"github.com/cofferhq/coffer/internal/fault"
 	"github.com/cofferhq/coffer/internal/route"
 	"github.com/cofferhq/coffer/internal/storage"
@@ -82,7 +83,7 @@ type MetadataResponse struct {
 // ReadMetadata answers what is known of a secret.
 func (s *Store) ReadMetadata(ctx context.Context, _ route.Caller, in PathRequest) (MetadataResponse, error) {
 	var out MetadataResponse
-	if err := checkPath(in.Path); err != nil {
+	if err := engine.CheckPath(in.Path); err != nil {
 		return out, err
 	}
 	err := s.engine.View(ctx, func(r storage.Reader) error {
@@ -141,6 +142,12 @@ func (s *Store) MetadataExists(ctx context.Context, in MetadataRequest) (bool, e
 // WriteMetadata sets what is kept about a secret, and makes an empty secret
 // where there is none.
 func (s *Store) WriteMetadata(ctx context.Context, by route.Caller, in MetadataRequest) (route.Empty, error) {
+	if in.Settings == (Settings{Path: in.Path}) && in.Custom == nil && in.Tags == nil && in.Validators == nil {
+		return route.Empty{}, engine.CheckPath(in.Path) // nothing is asked for, so nothing is made
+	}
+	if err := s.rules.check(in.Validators); err != nil {
+		return route.Empty{}, err
+	}
 	return s.describe(ctx, by, &in.Settings, true, func(m *meta, a *about) (err error) {
 		if in.Custom != nil {
 			if m.custom, err = customMetadata(nil, in.Custom); err != nil {
@@ -155,7 +162,7 @@ func (s *Store) WriteMetadata(ctx context.Context, by route.Caller, in MetadataR
 		if in.Validators != nil {
 			a.Validators = in.Validators
 		}
-		return s.rules.check(a.Validators)
+		return nil
 	})
 }
 
@@ -184,7 +191,7 @@ func (s *Store) PatchMetadata(ctx context.Context, by route.Caller, in MetadataP
 // describe changes a secret's metadata in one transaction.
 func (s *Store) describe(ctx context.Context, by route.Caller, in *Settings, create bool, fn func(*meta, *about) error) (route.Empty, error) {
 	var out route.Empty
-	if err := checkPath(in.Path); err != nil {
+	if err := engine.CheckPath(in.Path); err != nil {
 		return out, err
 	}
 	if err := in.check(); err != nil {
@@ -323,7 +330,7 @@ func (in *Settings) apply(m *meta, a *about) {
 func (s *Store) DeleteMetadata(ctx context.Context, _ route.Caller, in PathRequest) (route.Empty, error) {
 	var untidy bool
 	out := route.Empty{Notes: route.Notes{Subject: route.Subject{Path: in.Path}}}
-	if err := checkPath(in.Path); err != nil {
+	if err := engine.CheckPath(in.Path); err != nil {
 		return out, err
 	}
 	err := s.update(ctx, func(t storage.Txn) error {
@@ -359,39 +366,15 @@ type ListRequest struct {
 
 // List answers the names in a folder.
 func (s *Store) List(ctx context.Context, _ route.Caller, in ListRequest) (route.Keys, error) {
-	path, err := folder(in.Path)
+	path, err := engine.Folder(in.Path)
 	if err != nil {
 		return route.Keys{}, err
-	}
-	if in.Limit < 0 {
-		return route.Keys{}, errNegative("limit")
 	}
 	prefix := metaPrefix
 	if path != "" {
 		prefix = metaKey(path) + "/"
 	}
-	out := route.Keys{Notes: route.Notes{Subject: route.Subject{Path: path}}}
-	err = s.engine.View(ctx, func(r storage.Reader) error {
-		after, left := in.After, int(in.Limit)
-		for {
-			page := 1000
-			if in.Limit > 0 {
-				page = min(page, left)
-			}
-			names, err := r.List(prefix, after, page)
-			if err != nil {
-				return err
-			}
-			out.Keys = append(out.Keys, names...)
-			left -= len(names)
-			if len(names) < page || in.Limit > 0 && left == 0 {
-				return nil
-			}
-			after = names[len(names)-1]
-		}
-	})
-	if err != nil {
-		return route.Keys{}, err
-	}
-	return out.Found()
+	out, err := engine.Names(ctx, s.engine, prefix, in.Page)
+	out.Subject.Path = path
+	return out, err
 }

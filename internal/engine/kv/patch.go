@@ -3,7 +3,9 @@ package kv
 import (
 	"context"
 	"errors"
+	"time"
 
+	"github.com/cofferhq/coffer/internal/engine"
 	"github.com/cofferhq/coffer/internal/fault"
 	"github.com/cofferhq/coffer/internal/route"
 	"github.com/cofferhq/coffer/internal/storage"
@@ -17,15 +19,12 @@ type PatchRequest struct {
 	Options WriteOptions `json:"options" doc:"cas and stage."`
 }
 
-// unreadable carries the answer for a secret whose active version is deleted
-// or destroyed out of a transaction.
-type unreadable struct{ facts Facts }
-
-func (unreadable) Error() string { return "the active version is deleted or destroyed" }
+// maxTries is how often a patch is made again because another write came first.
+const maxTries = 100
 
 // Patch adds a version that is the active one with a merge patch applied.
 func (s *Store) Patch(ctx context.Context, by route.Caller, in PatchRequest) (WriteResponse, error) {
-	if err := checkPath(in.Path); err != nil {
+	if err := engine.CheckPath(in.Path); err != nil {
 		return WriteResponse{}, err
 	}
 	if in.Data == nil {
@@ -34,32 +33,61 @@ func (s *Store) Patch(ctx context.Context, by route.Caller, in PatchRequest) (Wr
 	if err := s.checkSize(in.Data); err != nil {
 		return WriteResponse{}, err
 	}
-	out, err := s.change(by, in.Path, in.Options).run(ctx, func(r storage.Reader, m *meta) ([]byte, error) {
+	for range maxTries {
+		out, err := s.patch(ctx, by, in)
+		if !errors.Is(err, errMoved) {
+			return out, err
+		}
+	}
+	return WriteResponse{}, &fault.Error{
+		Kind: fault.Unavailable, RetryAfter: time.Second,
+		Message: "the secret is being written too often to be patched; try again",
+	}
+}
+
+// patch makes the patched data from the active version and adds it, if that
+// version is still the active one then.
+func (s *Store) patch(ctx context.Context, by route.Caller, in PatchRequest) (WriteResponse, error) {
+	var from basis
+	var old value
+	var gone WriteResponse
+	err := s.engine.View(ctx, func(r storage.Reader) error {
+		m, err := loadMeta(r, in.Path)
+		if err != nil {
+			return err
+		}
 		if m == nil {
-			return nil, route.Missing()
+			return route.Missing()
 		}
 		v, err := m.choose(0, "")
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if v.state(now()) != "" {
-			return nil, unreadable{m.facts(v)}
+			gone = WriteResponse{Notes: route.Notes{Status: fault.NotFound.Status()}, Facts: m.facts(v)}
+			return nil
 		}
-		old, err := loadValue(r, m.id, v.number)
-		if err != nil {
-			return nil, missingData(err, in.Path, v.number)
-		}
-		text, err := mergeText(old.data, in.Data)
-		if err != nil {
-			return nil, err
-		}
-		return s.accept(text)
+		from = basis{m.id, v.number}
+		old, err = loadValue(r, m.id, v.number)
+		return missingData(err, in.Path, v.number)
 	})
-	var gone unreadable
-	if errors.As(err, &gone) {
-		return WriteResponse{Notes: route.Notes{Status: fault.NotFound.Status()}, Facts: gone.facts}, nil
+	if err != nil || gone.Status != 0 {
+		return gone, err
 	}
-	return out, err
+	text, err := mergeText(old.data, in.Data)
+	if err != nil {
+		return WriteResponse{}, err
+	}
+	data, err := s.accept(text)
+	if err != nil {
+		return WriteResponse{}, err
+	}
+	c, err := s.change(by, in.Path, in.Options, data)
+	if err != nil {
+		return WriteResponse{}, err
+	}
+	c.basis = from
+	return c.run(ctx)
 }
 
 // SubkeysRequest asks for the structure of a secret.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/cofferhq/coffer/internal/engine"
 	"github.com/cofferhq/coffer/internal/fault"
 	"github.com/cofferhq/coffer/internal/route"
 	"github.com/cofferhq/coffer/internal/storage"
@@ -66,7 +67,7 @@ type fetched struct {
 // fetch reads a version in two Gets of one snapshot and remembers who read it.
 func (s *Store) fetch(ctx context.Context, by route.Caller, path string, number wire.Int, name string, about func(*meta, *version)) (fetched, error) {
 	var f fetched
-	if err := checkPath(path); err != nil {
+	if err := engine.CheckPath(path); err != nil {
 		return f, err
 	}
 	var id string
@@ -90,7 +91,7 @@ func (s *Store) fetch(ctx context.Context, by route.Caller, path string, number 
 		if name == "" && number == 0 {
 			f.notes.Subject.Label = Active
 		}
-		expired := !m.expires.IsZero() && m.expires.Before(at)
+		expired := !m.expires.IsZero() && !m.expires.After(at)
 		if v.state(at) != "" || expired && m.enforce {
 			f.notes.Status = fault.NotFound.Status()
 			if expired {

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"strings"
 
+	"github.com/cofferhq/coffer/internal/engine"
 	"github.com/cofferhq/coffer/internal/fault"
 	"github.com/cofferhq/coffer/internal/policy"
 	"github.com/cofferhq/coffer/internal/route"
@@ -51,7 +52,7 @@ type SearchResponse struct {
 // Search answers the secrets that match and that the caller may read or list.
 func (s *Store) Search(ctx context.Context, by route.Caller, in SearchRequest) (SearchResponse, error) {
 	out := SearchResponse{Keys: []string{}, Info: map[string]Found{}}
-	below, err := folder(in.Path)
+	below, err := engine.Folder(in.Path)
 	if err != nil {
 		return out, err
 	}

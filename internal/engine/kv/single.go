@@ -5,6 +5,7 @@ import (
 	"context"
 
 	"github.com/cofferhq/coffer/internal/auth"
+	"github.com/cofferhq/coffer/internal/engine"
 	"github.com/cofferhq/coffer/internal/fault"
 	"github.com/cofferhq/coffer/internal/route"
 	"github.com/cofferhq/coffer/internal/storage"
@@ -71,15 +72,18 @@ func (s *Store) SingleExists(ctx context.Context, in SingleRequest) (bool, error
 
 // WriteSingle replaces the value of a path.
 func (s *Store) WriteSingle(ctx context.Context, by route.Caller, in SingleRequest) (route.Empty, error) {
-	if err := checkPath(in.Path); err != nil {
+	if err := engine.CheckPath(in.Path); err != nil {
 		return route.Empty{}, err
 	}
-	if in.Data == nil || bytes.Equal(bytes.TrimSpace(in.Data), []byte("{}")) {
-		return route.Empty{}, fault.New(fault.Invalid, "missing data fields")
+	if in.Data == nil {
+		return route.Empty{}, errNoFields()
 	}
 	data, err := s.accept(in.Data)
 	if err != nil {
 		return route.Empty{}, err
+	}
+	if string(data) == "{}" {
+		return route.Empty{}, errNoFields()
 	}
 	val := value{fingerprint: s.print(data), by: by.DisplayName, data: data}
 	err = s.update(ctx, func(t storage.Txn) error {
@@ -109,3 +113,5 @@ func (s *Store) WriteSingle(ctx context.Context, by route.Caller, in SingleReque
 		Path: in.Path, Version: 1, Fingerprint: val.fingerprint,
 	}}}, err
 }
+
+func errNoFields() error { return fault.New(fault.Invalid, "missing data fields") }

@@ -4,21 +4,16 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/cofferhq/coffer/internal/engine"
 	"github.com/cofferhq/coffer/internal/fault"
 	"github.com/cofferhq/coffer/internal/storage"
 )
 
-// Limits of a secret's path and payload.
-const (
-	MaxPath           = 1024    // bytes
-	DefaultMaxPayload = 1 << 20 // bytes, unless the server sets another limit
-)
+// DefaultMaxPayload is the most bytes of a secret's data, unless the server sets
+// another limit.
+const DefaultMaxPayload = 1 << 20
 
 // Mount is the options of a mount.
 type Mount struct {
@@ -47,36 +42,6 @@ func open(_ context.Context, env engine.Env, _ Mount) (*Store, error) {
 		s.maxPayload = DefaultMaxPayload
 	}
 	return s, nil
-}
-
-// checkPath refuses what cannot name a secret.
-func checkPath(path string) error {
-	switch {
-	case path == "":
-		return fault.New(fault.Invalid, "missing path")
-	case len(path) > MaxPath:
-		return fault.New(fault.Invalid, "the path is %d bytes long; a secret's path may have at most %d", len(path), MaxPath)
-	case !utf8.ValidString(path):
-		return fault.New(fault.Invalid, "the path is not valid UTF-8")
-	case path[len(path)-1] == '/':
-		return fault.New(fault.Invalid, "the path ends in a slash, which names a folder; leave it out to name a secret")
-	case strings.ContainsFunc(path, unicode.IsControl):
-		return fault.New(fault.Invalid, "the path holds a control character")
-	}
-	for segment := range strings.SplitSeq(path, "/") {
-		if segment == "" || segment == "." || segment == ".." {
-			return fault.New(fault.Invalid, "the path has the segment %q, which cannot be addressed", segment)
-		}
-	}
-	return nil
-}
-
-// folder returns the path of a folder without its slash, "" for the root.
-func folder(path string) (string, error) {
-	if path = strings.TrimSuffix(path, "/"); path == "" {
-		return "", nil
-	}
-	return path, checkPath(path)
 }
 
 // update is one durable transaction; what does not fit is the client's doing.

@@ -226,27 +226,3 @@ func checkPEM(v jsontext.Value, certificates bool) string {
 		rest = after
 	}
 }
-
-// checked remembers the last verdict, so that a transaction that runs again
-// does not check the same data again.
-type checked struct {
-	rules string
-	done  bool
-	err   error
-}
-
-func (c *checked) check(s *Store, v *Validators, data []byte) error {
-	if v == nil {
-		return nil
-	}
-	text := v.text()
-	if c.done && c.rules == text {
-		return c.err
-	}
-	r, err := s.rules.get(v)
-	if err != nil {
-		return err
-	}
-	c.rules, c.done, c.err = text, true, r.check(data)
-	return c.err
-}

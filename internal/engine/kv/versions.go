@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/cofferhq/coffer/internal/engine"
 	"github.com/cofferhq/coffer/internal/fault"
 	"github.com/cofferhq/coffer/internal/route"
 	"github.com/cofferhq/coffer/internal/storage"
@@ -113,7 +114,7 @@ func (s *Store) markDeleted(t storage.Txn, path string, m *meta, v *version) err
 // that does not exist is passed over, as in Vault.
 func (s *Store) alter(ctx context.Context, path string, which func(storage.Txn, *meta) ([]uint64, error), fn func(storage.Txn, string, *meta, *version) error) (route.Empty, error) {
 	var out route.Empty
-	if err := checkPath(path); err != nil {
+	if err := engine.CheckPath(path); err != nil {
 		return out, err
 	}
 	err := s.update(ctx, func(t storage.Txn) error {

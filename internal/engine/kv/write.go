@@ -2,9 +2,11 @@ package kv
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
+	"github.com/cofferhq/coffer/internal/engine"
 	"github.com/cofferhq/coffer/internal/fault"
 	"github.com/cofferhq/coffer/internal/route"
 	"github.com/cofferhq/coffer/internal/storage"
@@ -37,7 +39,7 @@ func (s *Store) Exists(ctx context.Context, in WriteRequest) (bool, error) {
 }
 
 func (s *Store) exists(ctx context.Context, path string) (found bool, err error) {
-	if checkPath(path) != nil {
+	if engine.CheckPath(path) != nil {
 		return false, nil
 	}
 	err = s.engine.View(ctx, func(r storage.Reader) error {
@@ -50,15 +52,18 @@ func (s *Store) exists(ctx context.Context, path string) (found bool, err error)
 
 // Write adds a version.
 func (s *Store) Write(ctx context.Context, by route.Caller, in WriteRequest) (WriteResponse, error) {
-	if err := checkPath(in.Path); err != nil {
+	if err := engine.CheckPath(in.Path); err != nil {
 		return WriteResponse{}, err
 	}
 	data, err := s.accept(in.Data)
 	if err != nil {
 		return WriteResponse{}, err
 	}
-	c := s.change(by, in.Path, in.Options)
-	return c.run(ctx, func(storage.Reader, *meta) ([]byte, error) { return data, nil })
+	c, err := s.change(by, in.Path, in.Options, data)
+	if err != nil {
+		return WriteResponse{}, err
+	}
+	return c.run(ctx)
 }
 
 // accept takes a payload: an object without white space around its parts.
@@ -73,49 +78,52 @@ func (s *Store) accept(data wire.Object) ([]byte, error) {
 	return text, s.checkSize(text)
 }
 
-// change adds one version to a secret in one transaction.
+// change adds one version to a secret in one transaction. What costs time, the
+// fingerprint, the row and the validators, is done outside the transaction,
+// because every other write waits while one runs.
 type change struct {
 	store   *Store
 	path    string
 	by      string
 	options WriteOptions
-	checked checked
+	value   value
+	row     []byte
+	basis   basis
+	verdict verdict
 }
 
-func (s *Store) change(by route.Caller, path string, options WriteOptions) *change {
+// basis is the version that a patch was made from; the zero value is none.
+type basis struct {
+	id     string
+	number uint64
+}
+
+// errMoved says that a patch has to be made again from another version.
+var errMoved = errors.New("kv: the active version changed")
+
+func (s *Store) change(by route.Caller, path string, options WriteOptions, data []byte) (*change, error) {
 	if options.Stage == Active {
 		options.Stage = ""
 	}
-	return &change{store: s, path: path, by: by.DisplayName, options: options}
-}
-
-// run adds the version whose data is returned by payload, which gets the
-// secret's metadata, nil when there is none yet.
-func (c *change) run(ctx context.Context, payload func(storage.Reader, *meta) ([]byte, error)) (WriteResponse, error) {
-	if c.options.Stage != "" {
-		if err := checkStage(c.options.Stage); err != nil {
-			return WriteResponse{}, err
+	if options.Stage != "" {
+		if err := checkStage(options.Stage); err != nil {
+			return nil, err
 		}
 	}
-	var out WriteResponse
+	c := &change{store: s, path: path, by: by.DisplayName, options: options}
+	c.value = value{fingerprint: s.print(data), by: c.by, data: data}
+	c.row = c.value.row()
+	return c, nil
+}
+
+// run adds the version.
+func (c *change) run(ctx context.Context) (out WriteResponse, err error) {
 	var untidy bool
-	err := c.store.update(ctx, func(t storage.Txn) error {
-		settings, err := loadConfig(t)
-		if err != nil {
+	err = c.verdict.decided(c.store, func() error {
+		return c.store.update(ctx, func(t storage.Txn) (err error) {
+			out, untidy, err = c.apply(t)
 			return err
-		}
-		m, err := loadMeta(t, c.path)
-		if err != nil {
-			return err
-		}
-		data, err := payload(t, m)
-		if err != nil {
-			return err
-		}
-		if out, untidy, err = c.apply(t, settings, m, data); err != nil {
-			return err
-		}
-		return nil
+		})
 	})
 	if err != nil {
 		return WriteResponse{}, err
@@ -126,30 +134,21 @@ func (c *change) run(ctx context.Context, payload func(storage.Reader, *meta) ([
 	return out, nil
 }
 
-func (c *change) apply(t storage.Txn, settings config, m *meta, data []byte) (out WriteResponse, untidy bool, err error) {
-	at := now()
-	if m == nil {
-		m = newMeta(at)
-		if err := m.setAbout(about{CreatedBy: c.by, UpdatedBy: c.by}); err != nil {
-			return out, false, err
-		}
-	}
-	a, err := m.describe()
+func (c *change) apply(t storage.Txn) (out WriteResponse, untidy bool, err error) {
+	settings, m, a, err := c.load(t)
 	if err != nil {
 		return out, false, err
 	}
 	if err := c.compare(m, settings.CASRequired || a.CASRequired); err != nil {
 		return out, false, err
 	}
-	if err := c.checked.check(c.store, settings.validators(a), data); err != nil {
+	if c.basis.number != 0 && (m.id != c.basis.id || m.label(Active) != c.basis.number) {
+		return out, false, errMoved
+	}
+	if err := c.verdict.ask(settings.validators(a), c.basis, c.value.data); err != nil {
 		return out, false, err
 	}
-	if a.UpdatedBy != c.by {
-		a.UpdatedBy = c.by
-		if err := m.setAbout(a); err != nil {
-			return out, false, err
-		}
-	}
+	at := now()
 	m.newest++
 	m.updated = at
 	m.versions = append(m.versions, version{number: m.newest, created: at, deletion: settings.deletion(a, at)})
@@ -166,16 +165,37 @@ func (c *change) apply(t storage.Txn, settings config, m *meta, data []byte) (ou
 	if err := schedule(t, c.path, m.id, added, settings.destroyAfter(a)); err != nil {
 		return out, false, err
 	}
-	val := value{fingerprint: c.store.print(data), by: c.by, data: data}
-	if err := t.Put(dataKey(m.id, m.newest), val.row()); err != nil {
+	if err := t.Put(dataKey(m.id, m.newest), c.row); err != nil {
 		return out, false, err
 	}
 	out.Facts = m.facts(added)
-	out.Subject = route.Subject{Path: c.path, Version: int(m.newest), Label: c.options.Stage, Fingerprint: val.fingerprint}
+	out.Subject = route.Subject{Path: c.path, Version: int(m.newest), Label: c.options.Stage, Fingerprint: c.value.fingerprint}
 	if out.Subject.Label == "" {
 		out.Subject.Label = Active
 	}
 	return out, untidy, m.save(t, c.path)
+}
+
+// load reads what the change is made to, a new secret where there is none, and
+// notes who changes it.
+func (c *change) load(t storage.Txn) (settings config, m *meta, a about, err error) {
+	if settings, err = loadConfig(t); err != nil {
+		return settings, nil, a, err
+	}
+	if m, err = loadMeta(t, c.path); err != nil {
+		return settings, nil, a, err
+	}
+	if m == nil {
+		m = newMeta(now())
+		a.CreatedBy = c.by
+	} else if a, err = m.describe(); err != nil {
+		return settings, nil, a, err
+	}
+	if a.UpdatedBy == c.by {
+		return settings, m, a, nil
+	}
+	a.UpdatedBy = c.by
+	return settings, m, a, m.setAbout(a)
 }
 
 // compare checks the check-and-set number; see the package comment.
