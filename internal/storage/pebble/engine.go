@@ -213,7 +213,7 @@ func (e *Engine) apply(t *txn) (f *flight, err error) {
 		done:   make(chan struct{}),
 	}
 	defer func() {
-		// Pebble panics, holding its locks, when the log it writes to is broken.
+		// Pebble panics, holding its locks, when its log breaks at some moments.
 		if p := recover(); p != nil {
 			e.wedged.Store(true)
 			err = fmt.Errorf("%v", p)
@@ -229,6 +229,9 @@ func (e *Engine) apply(t *txn) (f *flight, err error) {
 	}()
 	row := binary.BigEndian.AppendUint64(nil, uint64(f.commit.Revision))
 	if err := t.batch.Set(revisionKey, row, nil); err != nil {
+		return f, err
+	}
+	if err := e.failure(); err != nil {
 		return f, err
 	}
 	e.flights.add(f)

@@ -114,7 +114,7 @@ func tuning(o Options, e *Engine, lock *lsm.Lock) *lsm.Options {
 	// Four memtables at most, so 64 MiB of memory and of log to replay.
 	const memtable = 16 << 20
 	p := &lsm.Options{
-		FS:                          guarded(o.fs, e.space, e.syncs),
+		FS:                          guarded(o.fs, e),
 		Lock:                        lock,
 		Logger:                      pebbleLog{o.Logger, e},
 		EventListener:               e.listener(),

@@ -132,15 +132,15 @@ func full(err error) error {
 }
 
 // guarded is the file system that Pebble writes to: files are the owner's
-// alone, syncs of the log are measured, and a full disk is met with the reserve.
-func guarded(fs vfs.FS, s *space, m *syncMeter) vfs.FS {
-	return vfs.OnDiskFull(&files{FS: fs, syncs: m}, s.give)
+// alone, the log is watched, and a full disk is met with the reserve.
+func guarded(fs vfs.FS, e *Engine) vfs.FS {
+	return &files{FS: vfs.OnDiskFull(fs, e.space.give), e: e}
 }
 
-// files narrows the mode of what it creates and measures syncs of the log.
+// files narrows the mode of what it creates and watches the log.
 type files struct {
 	vfs.FS
-	syncs *syncMeter
+	e *Engine
 }
 
 func (fs *files) Unwrap() vfs.FS { return fs.FS }
@@ -163,7 +163,7 @@ func (fs *files) own(name string, f vfs.File, err error) (vfs.File, error) {
 		return nil, errors.Join(err, f.Close())
 	}
 	if filepath.Ext(name) == ".log" {
-		return &logFile{f, fs.syncs}, nil
+		return &logFile{f, fs.e}, nil
 	}
 	return f, nil
 }
@@ -177,11 +177,25 @@ func narrow(fs vfs.FS, name string, mode os.FileMode) error {
 	return os.Chmod(name, mode)
 }
 
-// logFile is a write-ahead log.
+// logFile is a write-ahead log. Its errors fail the engine before Pebble knows
+// of them: Pebble panics, holding its locks, when it is given a commit after an
+// error of its log.
 type logFile struct {
 	vfs.File
-	syncs *syncMeter
+	e *Engine
 }
 
-func (f *logFile) Sync() error     { return f.syncs.time(f.File.Sync) }
-func (f *logFile) SyncData() error { return f.syncs.time(f.File.SyncData) }
+func (f *logFile) Write(p []byte) (int, error) {
+	n, err := f.File.Write(p)
+	return n, f.check(err)
+}
+
+func (f *logFile) Sync() error     { return f.check(f.e.syncs.time(f.File.Sync)) }
+func (f *logFile) SyncData() error { return f.check(f.e.syncs.time(f.File.SyncData)) }
+
+func (f *logFile) check(err error) error {
+	if err != nil {
+		f.e.fail("the write-ahead log cannot be written", err)
+	}
+	return err
+}
