@@ -54,8 +54,8 @@
 //	secret/+/app/db     secret/app/db             both, merged (secret/+/app/db without its +)
 //	secret/metadata/*   secret/app/+              secret/app/+; the first does not match
 //
-// A secret whose own path starts with a wire segment (secret/data/x below
-// secret/) has no plain spelling: rules for it are written in wire spelling, or
+// A secret whose own path starts with a wire segment (data/x below secret/), or
+// is config, has no plain spelling: rules for it are written in wire spelling, or
 // secret/data/x would mean two secrets.
 //
 // # What differs from Vault

@@ -27,12 +27,12 @@ const (
 
 // Finding is one thing that Lint has to say.
 type Finding struct {
-	Line     int // of the rule
-	Severity Severity
-	Code     string // a short name of the kind of finding
-	Rule     string // the rule's path
-	Text     string // what it is
-	Advice   string // what to do
+	Line     int      `json:"line" doc:"The line of the rule."`
+	Severity Severity `json:"severity" doc:"mistake, warning or notice."`
+	Code     string   `json:"code" doc:"A short name of the kind of finding."`
+	Rule     string   `json:"rule" doc:"The rule's path."`
+	Text     string   `json:"text" doc:"What it is."`
+	Advice   string   `json:"advice" doc:"What to do."`
 }
 
 // String returns the finding on one line.
@@ -192,7 +192,7 @@ func (l *linter) placed(i int) {
 	switch {
 	case !deeper && p.prefix && segment != "" && wireBegins(segment):
 		l.say(i, Warning, "star-wire", "write "+m.Path+segment+"/* or a whole segment",
-			"on the wire it begins like %s%s/, so it covers every secret in %s", m.Path, wireFor(segment), m.Path)
+			"on the wire it matches %s%s/ of every secret in %s", m.Path, wireFor(segment), m.Path)
 	case deeper && segment == "data" && l.policy.Rules[i].Capabilities&List != 0:
 		l.say(i, Notice, "list-on-data", "grant list on "+m.Path+"metadata/"+below+star(p)+", or write "+m.Path+below+star(p),
 			"names are listed through %smetadata/", m.Path)

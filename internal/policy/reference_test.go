@@ -173,7 +173,8 @@ func startsWithWire(path, plain string) bool {
 	segments := strings.Split(path, "/")
 	for i := 1; i < len(segments)-1; i++ {
 		if strings.Join(slices.Delete(slices.Clone(segments), i, i+1), "/") == plain {
-			return i+2 < len(segments) && WireSegment(segments[i+1])
+			rest := segments[i+1:]
+			return len(rest) > 1 && WireSegment(rest[0]) || len(rest) == 1 && rest[0] == "config"
 		}
 	}
 	return false
@@ -279,7 +280,7 @@ func refValue(among []string, value string) bool {
 
 var (
 	ruleSegments = []string{"secret", "secret", "a", "b", "ab", "+", "+", "data", "metadata", "c++", "+x", ""}
-	pathSegments = []string{"a", "b", "ab", "aab", "data", "x", "c++", "+x", ""}
+	pathSegments = []string{"a", "b", "ab", "aab", "data", "x", "config", "c++", "+x", ""}
 	grantWords   = []Capability{Create, Read, Update, Delete, List, Patch, Sudo}
 )
 

@@ -9,7 +9,7 @@ import (
 // the wire and not of a secret's path.
 var wireSegments = [...]string{
 	"data", "metadata", "delete", "undelete", "destroy", "subkeys",
-	"promote", "rollback", "labels", "search", "config",
+	"promote", "rollback", "labels", "search",
 }
 
 // WireSegment reports whether a path below a versioned mount that starts with
@@ -52,11 +52,15 @@ func findCut(path, plain string) (cut, bool) {
 	}
 }
 
-// spelled reports whether a plain path is the plain spelling of a secret: its
-// first segment below the mount is not itself a wire segment.
+// spelled reports whether a plain path is the plain spelling of a secret: it is
+// not itself a path of the wire, which are those below a wire segment and the
+// mount's config.
 func (c cut) spelled(plain string) bool {
 	segment, _, more := strings.Cut(plain[c.at:], "/")
-	return !more || !WireSegment(segment)
+	if !more {
+		return segment != "config"
+	}
+	return !WireSegment(segment)
 }
 
 // rank is what the priorities compare.

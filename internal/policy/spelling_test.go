@@ -13,6 +13,7 @@ func TestSpellings(t *testing.T) {
 	list := Request{Path: "secret/metadata/app", Plain: "secret/app", Need: List}
 	destroy := Request{Path: "secret/destroy/app/db", Plain: "secret/app/db", Need: Update, PlainNeed: Delete}
 	odd := Request{Path: "secret/data/data/db", Plain: "secret/data/db", Need: Read}
+	config := Request{Path: "secret/data/config", Plain: "secret/config", Need: Read}
 	for _, c := range []struct {
 		rules    string
 		r        Request
@@ -53,6 +54,8 @@ func TestSpellings(t *testing.T) {
 		{"secret/*=delete", destroy, false, "secret/*", "wire"},
 		{"secret/*=update", destroy, true, "secret/*", "wire"},
 		{"secret/data/db=read", odd, false, "", "wire"},
+		{"secret/config=read", config, false, "", "wire"},
+		{"secret/config/db=read", Request{Path: "secret/data/config/db", Plain: "secret/config/db", Need: Read}, true, "secret/config/db", "plain"},
 		{"secret/data/db=deny secret/data/data/*=read", odd, true, "secret/data/data/*", "wire"},
 	} {
 		var text strings.Builder
