@@ -2,9 +2,8 @@
 // transactional, ordered key-value store. It knows nothing of secrets; what it
 // is given is already encrypted by package barrier.
 //
-// Engines are in storage/pebble (embedded, the default), storage/memory (for
-// tests) and, later, storage/etcd and storage/postgres. storagetest.Run proves
-// each of them against this contract.
+// Engines are in storage/pebble (embedded, the default) and storage/memory (for
+// tests). storagetest.Run proves each of them against this contract.
 package storage
 
 import (
@@ -17,7 +16,7 @@ import (
 // works on all. Larger work is cut into resumable pieces.
 const (
 	MaxKeyBytes    = 2048            // length of a key
-	MaxUpdateKeys  = 100             // keys put or deleted in one Update
+	MaxUpdateKeys  = 100             // different keys put or deleted in one Update
 	MaxUpdateBytes = 1<<20 + 128<<10 // keys and values put: a 1 MiB payload and the rows that go with it
 )
 
@@ -98,7 +97,8 @@ type Engine interface {
 	// durable yet holds View back until they are.
 	View(ctx context.Context, fn func(Reader) error) error
 	// Update calls fn in a serializable transaction and commits what it wrote.
-	// fn may run more than once and must have no effects of its own. When fn
+	// fn may run more than once, must have no effects of its own, and must not
+	// call Update or Close: they would wait for it. When fn
 	// returns an error nothing is written and the error is returned as it is.
 	// When Update returns nil the commit is durable. Revision is that of the
 	// commit, or of the snapshot when fn wrote nothing.

@@ -154,7 +154,7 @@ func fillTmpfs(args []string) error {
 	if err := syscall.Mount("", "/", "", syscall.MS_PRIVATE|syscall.MS_REC, ""); err != nil {
 		return fmt.Errorf("private mounts: %w", err)
 	}
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=192m"); err != nil {
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=112m"); err != nil {
 		return fmt.Errorf("mount: %w", err)
 	}
 	opened, err := openAt(filepath.Join(dir, "store"))
@@ -204,7 +204,7 @@ func fillTmpfs(args []string) error {
 
 // afterFull gives the file system room and expects the store to go on.
 func afterFull(dir string, own int) error {
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", syscall.MS_REMOUNT, "size=384m"); err != nil {
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", syscall.MS_REMOUNT, "size=160m"); err != nil {
 		return fmt.Errorf("remount: %w", err)
 	}
 	opened, err := openAt(filepath.Join(dir, "store"))
@@ -219,7 +219,7 @@ func afterFull(dir string, own int) error {
 	if err != nil {
 		return fmt.Errorf("full again: %w", err)
 	}
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", syscall.MS_REMOUNT, "size=512m"); err != nil {
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", syscall.MS_REMOUNT, "size=224m"); err != nil {
 		return fmt.Errorf("remount: %w", err)
 	}
 	time.Sleep(2 * spaceAge)
