@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/mod/sumdb/tlog"
 	"golang.org/x/sys/unix"
 
 	"github.com/cofferhq/coffer/internal/fault"
@@ -123,8 +124,8 @@ func (f volatileFile) Sync() error {
 }
 
 // cutPower copies dir as a power cut might leave it: of what was not synced,
-// each sector is there, is zero, or lies beyond the end. The stored hashes are
-// never synced and may lose anything.
+// each sector is there, is zero, or lies beyond the end. Stored hashes are
+// synced only when a segment begins.
 func (d *volatileDisk) cutPower(t *testing.T, dir, to string, random *rand.Rand) {
 	t.Helper()
 	if err := os.MkdirAll(to, 0o700); err != nil {
@@ -145,7 +146,12 @@ func (d *volatileDisk) cutPower(t *testing.T, dir, to string, random *rand.Rand)
 		if synced, ok := d.synced[n.Name()]; ok {
 			safe = min(safe, synced)
 		} else if n.Name() == hashesName {
-			safe = 0
+			newest := lastSegment(t, dir)
+			h, err := headerOf(newest, len(d.synced))
+			if err != nil {
+				t.Fatal(err)
+			}
+			safe = tlog.StoredHashCount(int64(h.before)) * tlog.HashSize
 		}
 		content = content[:safe+random.Int64N(int64(len(content))-safe+1)]
 		for at := safe; at < int64(len(content)); at = at/512*512 + 512 {

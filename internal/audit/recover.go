@@ -176,7 +176,7 @@ func (w *writer) rebuild() error {
 			return err
 		}
 	}
-	return nil
+	return syncData(w.hashes.file)
 }
 
 func (w *writer) rebuildSegment(n int) error {
@@ -237,7 +237,8 @@ func (w *writer) replay(lines *lineReader, raw *os.File) error {
 			break
 		}
 		leaf := tlog.RecordHash(line)
-		if at := len(hashes); at < len(stored) && stored[at] != leaf {
+		// A hash that is zero was lost in a power cut, not written.
+		if at := len(hashes); at < len(stored) && stored[at] != leaf && stored[at] != (tlog.Hash{}) {
 			return fmt.Errorf("%w: entry %d, %s:%d, is not what was written; run the verifier. If it was %s that "+
 				"was damaged, remove that file", ErrDamaged, seq, w.path, lines.line, w.l.path(hashesName))
 		}

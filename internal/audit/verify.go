@@ -142,6 +142,7 @@ type verification struct {
 	stored  io.Reader   // the stored hashes that come next
 	store   *hashStore  // nil when there is none
 	doubt   *Problem    // an entry differs from its stored hash; a checkpoint says which is right
+	hole    uint64      // the first entry with a stored hash that a power cut took
 	file    string      // the segment that is read
 	line    int
 	stopped bool // at the first problem with an entry
@@ -356,6 +357,12 @@ func (v *verification) compareStored() {
 			v.stored = nil
 			return
 		}
+		if there == (tlog.Hash{}) {
+			if v.hole == 0 {
+				v.hole = v.tree.size
+			}
+			continue
+		}
 		if there != h && v.doubt == nil {
 			v.doubt = &Problem{Seq: v.tree.size, File: v.file, Line: v.line, Text: "the entry was changed"}
 		}
@@ -395,6 +402,10 @@ func (v *verification) changed() {
 func (v *verification) conclude() {
 	v.report.Entries = v.tree.size
 	v.report.Unsigned = v.tree.size - v.report.Signed
+	if v.hole > 0 {
+		v.problem(Problem{File: hashesName, Text: fmt.Sprintf(
+			"stored hashes of entry %d are blank: start the server, or remove the file", v.hole)})
+	}
 	if v.stopped {
 		return
 	}

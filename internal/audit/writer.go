@@ -291,11 +291,15 @@ func (w *writer) rotate() error {
 }
 
 // start makes segment n, which begins after the tree before, the active one.
-// The file gets its name when its header is on disk.
+// The file gets its name when its header, and the hashes of all earlier
+// entries, are on disk: Open makes only those of the newest segment again.
 func (w *writer) start(n int, before *frontier) error {
 	path := w.l.path(segmentName(n))
 	if _, err := os.Lstat(path); err == nil {
 		return fmt.Errorf("%s is in the way", path)
+	}
+	if err := syncData(w.hashes.file); err != nil {
+		return err
 	}
 	raw, err := os.OpenFile(path+partSuffix, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
