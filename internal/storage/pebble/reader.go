@@ -38,7 +38,7 @@ type reader struct {
 	ctx     context.Context
 	src     source // nil when the View or Update has ended
 	touched *flight
-	key     []byte // reused by Get
+	key     [128]byte // where Get makes most keys
 }
 
 // usable returns an error when the reader must not be read any more.
@@ -83,8 +83,8 @@ func (r *reader) Get(key string) ([]byte, error) {
 	if err := r.usable(); err != nil {
 		return nil, err
 	}
-	r.key = append(append(r.key[:0], userSpace...), key...)
-	value, closer, err := r.src.Get(r.key)
+	stored := append(append(r.key[:0], userSpace...), key...)
+	value, closer, err := r.src.Get(stored)
 	r.touched = later(r.touched, r.e.flights.writing(key)) // after the read; see flights
 	if errors.Is(err, lsm.ErrNotFound) {
 		return nil, storage.ErrNotFound
