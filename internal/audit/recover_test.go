@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/cofferhq/coffer/internal/fault"
 )
 
 func file(dir, name string) string { return filepath.Join(dir, name) }
@@ -256,4 +258,33 @@ func TestCheckAgainstStoredCheckpoint(t *testing.T) {
 	if err := l.CheckAgainst(kept); !errors.Is(err, ErrDamaged) {
 		t.Errorf("got %v", err)
 	}
+}
+
+func TestLongLines(t *testing.T) {
+	dir := t.TempDir()
+	l := openLog(t, dir, Options{Signer: testSigner(t)})
+	for _, n := range []int{10, 16 << 10, 100 << 10, 900 << 10} {
+		e := outcome(n)
+		e.Request.Path = strings.Repeat("p", n)
+		if err := l.Append(context.Background(), e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	e := outcome(0)
+	e.Request.Path = strings.Repeat("p", maxLine)
+	if err := l.Append(context.Background(), e); !fault.Is(err, fault.TooLarge) {
+		t.Errorf("an entry that is too long gave %v", err)
+	}
+	closeLog(t, l)
+	wantWhole(t, dir, 4)
+	if all := readAll(t, dir, ReadOptions{}); len(all) != 4 || len(all[3].Request.Path) != 900<<10 {
+		t.Errorf("read %d entries", len(all))
+	}
+	if err := appendBytes(file(dir, segmentName(1)), strings.Repeat("x", 3*maxLine)); err != nil {
+		t.Fatal(err)
+	}
+	if r := verify(t, dir); r.Intact() {
+		t.Errorf("an endless line was not found: %+v", r)
+	}
+	closeLog(t, openLog(t, dir, Options{Signer: testSigner(t)}))
 }

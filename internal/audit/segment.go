@@ -101,12 +101,13 @@ func headerParts(line []byte) (origin string, segment int, before uint64, root t
 // lineReader reads a segment line by line and knows where it is.
 type lineReader struct {
 	r    *bufio.Reader
-	off  int64 // where the next line starts
-	line int   // number of the line last returned, from 1
+	long []byte // a line that does not fit into r's buffer
+	off  int64  // where the next line starts
+	line int    // number of the line last returned, from 1
 }
 
 func newLineReader(r io.Reader) *lineReader {
-	return &lineReader{r: bufio.NewReaderSize(r, maxLine+1)}
+	return &lineReader{r: bufio.NewReaderSize(r, 16<<10)}
 }
 
 var (
@@ -119,14 +120,23 @@ var (
 // line has no newline.
 func (l *lineReader) next() ([]byte, error) {
 	b, err := l.r.ReadSlice('\n')
+	if errors.Is(err, bufio.ErrBufferFull) {
+		l.long = l.long[:0]
+		for errors.Is(err, bufio.ErrBufferFull) && len(l.long) <= maxLine {
+			l.long = append(l.long, b...)
+			b, err = l.r.ReadSlice('\n')
+		}
+		l.long = append(l.long, b...)
+		b = l.long
+	}
 	switch {
+	case len(b) > maxLine:
+		l.line++
+		return b, errLongLine
 	case err == nil:
 		l.off += int64(len(b))
 		l.line++
 		return b[:len(b)-1], nil
-	case errors.Is(err, bufio.ErrBufferFull):
-		l.line++
-		return b, errLongLine
 	case errors.Is(err, io.EOF) && len(b) > 0:
 		l.line++
 		return b, errTorn
