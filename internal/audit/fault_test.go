@@ -320,3 +320,29 @@ func readSegment(t *testing.T, dir string, n int) []Entry {
 		out = append(out, e)
 	}
 }
+
+// TestRelaxedEntrySurvivesAFailedSync: nothing but the checkpointer comes by
+// after the disk works again.
+func TestRelaxedEntrySurvivesAFailedSync(t *testing.T) {
+	var failSync, failWrite atomic.Bool
+	dir := t.TempDir()
+	l := openLog(t, dir, Options{
+		Signer: testSigner(t), CheckpointEvery: time.Hour,
+		wrap: func(f segmentFile, _ string) segmentFile { return faultyFile{f, &failSync, &failWrite} },
+	})
+	if err := l.AppendRelaxed(context.Background(), outcome(1)); err != nil {
+		t.Fatal(err)
+	}
+	failSync.Store(true)
+	if _, err := l.Checkpoint(context.Background()); !fault.Is(err, fault.Unavailable) {
+		t.Fatalf("a checkpoint of entries that are not on disk: %v", err)
+	}
+	failSync.Store(false)
+	closeLog(t, l)
+	if r := verify(t, dir); !r.Whole() || r.Entries < 1 {
+		t.Fatalf("%+v", r)
+	}
+	if all := readAll(t, dir, ReadOptions{}); all[0].Request.ID != outcome(1).Request.ID {
+		t.Errorf("the first entry is %+v", all[0])
+	}
+}

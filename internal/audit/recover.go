@@ -55,6 +55,7 @@ func (l *Log) recover() (err error) {
 	}
 	w.synced = mark{w.off, w.tree.clone()}
 	l.stats.progress(w.tree.size, w.segment)
+	l.stats.checkpointSize.Store(l.checkpoints.last.Size)
 	if err := w.reserve.take(); err != nil {
 		l.options.Logger.Warn("audit log: no space can be held in reserve", "error", err)
 	}

@@ -383,9 +383,15 @@ func removeIfThere(path string) error {
 	return nil
 }
 
-// flush writes the log's own waiting events and syncs.
+// flush makes up for a failed sync, writes the log's own waiting events and
+// syncs.
 func (w *writer) flush() error {
-	if len(w.events) > 0 && w.ready() == nil {
+	if w.suspect {
+		if err := w.ready(); err != nil {
+			return err
+		}
+	}
+	if len(w.events) > 0 {
 		w.writeBatch(&batch{})
 	}
 	return w.sync()
