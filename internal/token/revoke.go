@@ -26,8 +26,9 @@ func (s *Store) RevokeAccessor(ctx context.Context, accessor string) error {
 	return err
 }
 
-// RevokeOrphan ends a token and leaves its children, which become orphans. It
-// refuses a token that does not hold: its children ended with it already.
+// RevokeOrphan ends a token and leaves its children, which become orphans; its
+// batch tokens, which cannot, end with it. It refuses a token that does not
+// hold: its children ended with it already.
 func (s *Store) RevokeOrphan(ctx context.Context, id string) error {
 	_, err := s.storage.Update(ctx, func(t storage.Txn) error {
 		tok, err := readHolding(t, id)

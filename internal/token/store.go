@@ -219,6 +219,9 @@ func holds(tok *Token, now time.Time, get func(id string) (*Token, error)) error
 		case err != nil:
 			return err
 		case ancestor.State == gone:
+			if n == 0 && tok.Type == Batch {
+				return errBad() // it has no row that could say it is an orphan now
+			}
 			return nil // its children live on as orphans
 		case n > MaxDepth || !ancestor.valid(now):
 			return errBad()

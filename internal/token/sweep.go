@@ -58,13 +58,16 @@ func (s *Store) Tidy(ctx context.Context) error {
 
 // expire ends tokens whose time has come, oldest first.
 func (s *Store) expire(ctx context.Context) (more bool, err error) {
+	if due, err := s.any(ctx, duePrefix+"/"); err != nil || due == "" || due[:len(dueUntil())] > dueUntil() {
+		return false, err
+	}
 	_, err = s.storage.Update(ctx, func(t storage.Txn) error {
 		more = false
 		due, err := t.Scan(duePrefix+"/", "", removePiece)
 		if err != nil {
 			return err
 		}
-		until := duePrefix + "/" + dueTime(time.Now())
+		until := dueUntil()
 		for _, row := range due {
 			if row.Key[:len(until)] > until {
 				return nil
@@ -89,9 +92,28 @@ func (s *Store) expire(ctx context.Context) (more bool, err error) {
 	return more, err
 }
 
+// dueUntil starts the keys of what is due now, and sorts after those due before.
+func dueUntil() string { return duePrefix + "/" + dueTime(time.Now()) }
+
+// any returns the first key below a prefix, "" when there is none. Asking first
+// saves the Update that would find nothing to do.
+func (s *Store) any(ctx context.Context, prefix string) (key string, err error) {
+	err = s.storage.View(ctx, func(r storage.Reader) error {
+		rows, err := r.Scan(prefix, "", 1)
+		if len(rows) > 0 {
+			key = rows[0].Key
+		}
+		return err
+	})
+	return key, err
+}
+
 // orphan makes orphans of the children that a revoked parent left behind, and
 // then removes what is left of the parent.
 func (s *Store) orphan(ctx context.Context) (more bool, err error) {
+	if first, err := s.any(ctx, orphanPrefix+"/"); err != nil || first == "" {
+		return false, err
+	}
 	_, err = s.storage.Update(ctx, func(t storage.Txn) error {
 		parents, err := t.List(orphanPrefix+"/", "", 1)
 		if more = len(parents) > 0; err != nil || !more {
@@ -178,6 +200,9 @@ func (s *Store) bury(ctx context.Context) (more bool, err error) {
 // says that there may be more.
 func (s *Store) buryChildren(ctx context.Context, id string) (left bool, err error) {
 	prefix := childPrefix + "/" + id + "/"
+	if first, err := s.any(ctx, prefix); err != nil || first == "" {
+		return false, err
+	}
 	_, err = s.storage.Update(ctx, func(t storage.Txn) error {
 		left = false
 		children, err := t.Scan(prefix, "", removePiece)
