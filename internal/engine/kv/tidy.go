@@ -37,18 +37,48 @@ func run(s *Store, ctx context.Context) error {
 }
 
 func (s *Store) round(ctx context.Context) {
+	due, trash, err := s.waiting(ctx)
+	if err != nil && ctx.Err() == nil {
+		s.log.Warn("background work could not be looked for and will be tried again", "mount", s.mount.Path, "error", err)
+	}
 	for _, step := range []struct {
 		name string
+		need bool
 		do   func(context.Context) error
 	}{
-		{"write last reads", s.flushReads},
-		{"destroy versions that are due", s.destroyDue},
-		{"clear away deleted versions", s.clearTrash},
+		{"write last reads", true, s.flushReads},
+		{"destroy versions that are due", due, s.destroyDue},
+		{"clear away deleted versions", trash, s.clearTrash},
 	} {
+		if !step.need {
+			continue
+		}
 		if err := step.do(ctx); err != nil && ctx.Err() == nil {
 			s.log.Warn("background work failed and will be tried again", "mount", s.mount.Path, "work", step.name, "error", err)
 		}
 	}
+}
+
+// waiting reports whether a version is due and whether there is something to
+// clear away, so that an idle mount starts no transactions.
+func (s *Store) waiting(ctx context.Context) (due, trash bool, err error) {
+	err = s.engine.View(ctx, func(r storage.Reader) error {
+		first, err := r.Scan(duePrefix, "", 1)
+		if err != nil {
+			return err
+		}
+		if len(first) > 0 {
+			at, _, _, err := parseDue(first[0].Key)
+			if err != nil {
+				return err
+			}
+			due = !at.After(now())
+		}
+		cleared, err := r.List(trashPrefix, "", 1)
+		trash = len(cleared) > 0
+		return err
+	})
+	return due, trash, err
 }
 
 // tidySoon wakes Run.
