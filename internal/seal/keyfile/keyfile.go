@@ -19,8 +19,8 @@ import (
 
 // Kind declares the seal.
 var Kind = seal.Kind{
-	Name: "keyfile",
-	Doc:  "The key is a file with mode 0600; the server opens the store by itself when it starts.",
+	Name:     "keyfile",
+	Doc:      "The key is a file with mode 0600; the server opens the store by itself when it starts.",
 	Settings: settings,
 	Open:     open,
 }
