@@ -77,7 +77,9 @@ func leave(w http.ResponseWriter, r *http.Request) {
 	if r.ContentLength == 0 {
 		return
 	}
-	w.Header()["Connection"] = []string{"close"}
+	if r.ProtoMajor == 1 { // over HTTP/2 only the stream is given up
+		w.Header()["Connection"] = []string{"close"}
+	}
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(drain))
 }
 

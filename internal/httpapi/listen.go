@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"os/user"
+	"strconv"
 	"time"
 )
 
@@ -33,6 +35,41 @@ func Listen(ctx context.Context, network, address string, mode fs.FileMode) (net
 		return nil, errors.Join(fmt.Errorf("set the mode of socket %s: %w", address, err), l.Close())
 	}
 	return l, nil
+}
+
+// Own gives a socket's file to a user and a group, each by name or number; ""
+// leaves it as it is.
+func Own(path, owner, group string) error {
+	uid, gid := -1, -1
+	if owner != "" {
+		text := owner
+		if u, err := user.Lookup(owner); err == nil {
+			text = u.Uid
+		}
+		n, err := strconv.Atoi(text)
+		if err != nil {
+			return fmt.Errorf("give socket %s to user %q: there is no such user", path, owner)
+		}
+		uid = n
+	}
+	if group != "" {
+		text := group
+		if g, err := user.LookupGroup(group); err == nil {
+			text = g.Gid
+		}
+		n, err := strconv.Atoi(text)
+		if err != nil {
+			return fmt.Errorf("give socket %s to group %q: there is no such group", path, group)
+		}
+		gid = n
+	}
+	if uid < 0 && gid < 0 {
+		return nil
+	}
+	if err := os.Lchown(path, uid, gid); err != nil {
+		return fmt.Errorf("give socket %s to %s:%s: %w", path, owner, group, err)
+	}
+	return nil
 }
 
 // clearSocket removes a socket file that a dead server left.

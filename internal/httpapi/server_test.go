@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -393,6 +394,12 @@ func TestUnixSocket(t *testing.T) {
 		if err := <-done; err != nil {
 			t.Errorf("Serve: %v", err)
 		}
+	}
+	if err := Own(path, strconv.Itoa(os.Getuid()), ""); err != nil {
+		t.Error(err)
+	}
+	if err := Own(path, "no-such-user-here", ""); err == nil || !strings.Contains(err.Error(), "no such user") {
+		t.Errorf("an unknown owner: %v", err)
 	}
 	file := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(file, []byte("precious"), 0o600); err != nil {

@@ -43,9 +43,9 @@ func Harden() error {
 // Pages are locked as they are first touched (MCL_ONFAULT). Go reserves far more
 // address space than it uses, and locking all of it, as plain MCL_FUTURE does,
 // would cost gigabytes. What the garbage collector gives back to the system is
-// unlocked by that and can be used by others, so a locked process is about as
-// large as one that is not. Files that are mapped (shared libraries of an HSM)
-// count too.
+// given back all the same, so a locked process is about as large as one that is
+// not. VmLck in /proc counts reserved address space and looks frightening; VmRSS
+// is what is used.
 func LockMemory(log *slog.Logger) bool {
 	// Under a limit that is not "unlimited", locking works at first and fails
 	// later: once the heap reaches the limit, Go cannot get memory and the server
