@@ -77,7 +77,7 @@ type Listener struct {
 
 	ReadTimeout       time.Duration // 0 leaves it to the handler's body rate
 	ReadHeaderTimeout time.Duration // 10 s
-	WriteTimeout      time.Duration // 0 is no bound
+	WriteTimeout      time.Duration // 0 follows MaxRequestDuration
 	IdleTimeout       time.Duration // 5 min
 
 	MaxRequestSize     int64         // bytes; 0 follows MaxPayloadSize

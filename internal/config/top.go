@@ -52,7 +52,7 @@ func (c *Config) settings() *section {
 			return nil, &notice{"ignored: there are no managed keys; a pkcs11 seal names its own lib"}
 		}},
 		{"sentinel", false, func(string) (*section, error) {
-			return nil, fmt.Errorf("Sentinel policies are not supported; write policies instead, so that nothing is allowed by mistake")
+			return nil, fmt.Errorf("policies in Sentinel are not supported; write them in HCL instead, so that nothing is allowed by mistake")
 		}},
 		{"reporting", false, func(string) (*section, error) { return nil, &notice{"ignored: nothing is reported to anyone"} }},
 	}

@@ -28,7 +28,7 @@ type Listener struct {
 
 	ReadHeaderTimeout time.Duration // for the TLS handshake and for a request's headers
 	ReadTimeout       time.Duration // for a whole request; 0 leaves it to BodyGrace and MinBodyRate
-	WriteTimeout      time.Duration // from the last header to the end of the answer; 0 is no bound
+	WriteTimeout      time.Duration // from the last header to the end of the answer; 0 is MaxDuration and a minute
 	IdleTimeout       time.Duration // between requests
 }
 
@@ -46,6 +46,10 @@ func NewServer(l Listener) *Server {
 	set(&l.ReadHeaderTimeout, DefaultReadHeaderTimeout)
 	set(&l.IdleTimeout, DefaultIdleTimeout)
 	h := New(l.Options).(*handler)
+	if h.MaxDuration > 0 {
+		// A client that asks and never reads would hold its answer for ever.
+		set(&l.WriteTimeout, h.MaxDuration+time.Minute)
+	}
 	s := &Server{handler: h, quiet: &quietLog{log: l.Log}}
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)

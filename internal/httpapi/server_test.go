@@ -471,3 +471,28 @@ func TestQuietConnectionsAreNotRecorded(t *testing.T) {
 		t.Errorf("%d requests were recorded: %+v", len(got), got)
 	}
 }
+
+// A client that asks and reads nothing is given up: its answer is too large for
+// the sockets between, and the server can shut down all the same.
+func TestClientThatNeverReadsIsCutOff(t *testing.T) {
+	large := bytes.Repeat([]byte("x"), 8<<20)
+	entered := make(chan struct{})
+	serve := func(context.Context, *gateway.Request) gateway.Answer {
+		close(entered)
+		return gateway.Answer{Status: 200, Body: large}
+	}
+	address, server := start(t, Listener{Options: Options{Serve: serve}, WriteTimeout: 300 * time.Millisecond})
+	c, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_ = c.(*net.TCPConn).SetReadBuffer(4096)
+	_, _ = io.WriteString(c, "GET /v1/a HTTP/1.1\r\nHost: x\r\n\r\n")
+	<-entered
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := server.Shutdown(ctx); err != nil {
+		t.Errorf("the answer is still being written: %v", err)
+	}
+}
