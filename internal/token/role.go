@@ -71,7 +71,7 @@ const (
 	defaultBatch   = "default-batch"
 )
 
-var suffix = regexp.MustCompile(`^\w[\w-.]+\w$`)
+var suffix = regexp.MustCompile(`^\w([\w.-]*\w)?$`)
 
 // check normalizes a role and refuses what cannot be.
 func (r *Role) check() error {

@@ -2,6 +2,7 @@ package tokens
 
 import (
 	"context"
+	"encoding/json"
 	"math"
 	"time"
 
@@ -57,32 +58,38 @@ type Extension struct {
 	Increment wire.Seconds `json:"increment" doc:"How long it is to live from now on, if it may; left out, as it was created."`
 }
 
+// Meta is a token's metadata, answered as null when there is none.
+type Meta map[string]string
+
+// MarshalJSON writes an object with its keys in order, or null.
+func (m Meta) MarshalJSON() ([]byte, error) { return json.Marshal(map[string]string(m)) }
+
 // Looked is what is known of a token. Its parent is left out: whoever knew it
 // could act on more than the token at hand.
 type Looked struct {
-	ID               wire.Secret       `json:"id" doc:"The token, empty when it was asked for by its accessor."`
-	Accessor         string            `json:"accessor"`
-	Policies         wire.Strings      `json:"policies"`
-	IdentityPolicies wire.Strings      `json:"identity_policies,omitempty"`
-	Path             string            `json:"path" doc:"Of the request that created it."`
-	Meta             map[string]string `json:"meta,format:emitnull"`
-	DisplayName      string            `json:"display_name"`
-	NumUses          int               `json:"num_uses" doc:"Uses left; 0 is any number."`
-	Orphan           bool              `json:"orphan"`
-	CreationTime     int64             `json:"creation_time" doc:"In seconds since 1970."`
-	CreationTTL      wire.Seconds      `json:"creation_ttl"`
-	ExpireTime       *wire.Time        `json:"expire_time" doc:"null for a token that never ends."`
-	TTL              wire.Seconds      `json:"ttl" doc:"What is left; 0 for a token that never ends."`
-	ExplicitMaxTTL   wire.Seconds      `json:"explicit_max_ttl"`
-	EntityID         string            `json:"entity_id"`
-	Type             token.Type        `json:"type"`
-	Renewable        bool              `json:"renewable"`
-	IssueTime        wire.Time         `json:"issue_time"`
-	LastRenewalTime  int64             `json:"last_renewal_time,omitzero"`
-	LastRenewal      wire.Time         `json:"last_renewal,omitzero"`
-	Role             string            `json:"role,omitzero"`
-	Period           wire.Seconds      `json:"period,omitzero"`
-	BoundCIDRs       wire.Strings      `json:"bound_cidrs,omitempty"`
+	ID               wire.Secret  `json:"id" doc:"The token, empty when it was asked for by its accessor."`
+	Accessor         string       `json:"accessor"`
+	Policies         wire.Strings `json:"policies"`
+	IdentityPolicies wire.Strings `json:"identity_policies,omitempty"`
+	Path             string       `json:"path" doc:"Of the request that created it."`
+	Meta             Meta         `json:"meta" doc:"null when there is none."`
+	DisplayName      string       `json:"display_name"`
+	NumUses          int          `json:"num_uses" doc:"Uses left; 0 is any number."`
+	Orphan           bool         `json:"orphan"`
+	CreationTime     int64        `json:"creation_time" doc:"In seconds since 1970."`
+	CreationTTL      wire.Seconds `json:"creation_ttl"`
+	ExpireTime       *wire.Time   `json:"expire_time" doc:"null for a token that never ends."`
+	TTL              wire.Seconds `json:"ttl" doc:"What is left; 0 for a token that never ends."`
+	ExplicitMaxTTL   wire.Seconds `json:"explicit_max_ttl"`
+	EntityID         string       `json:"entity_id"`
+	Type             token.Type   `json:"type"`
+	Renewable        bool         `json:"renewable"`
+	IssueTime        wire.Time    `json:"issue_time"`
+	LastRenewalTime  int64        `json:"last_renewal_time,omitzero"`
+	LastRenewal      wire.Time    `json:"last_renewal,omitzero"`
+	Role             string       `json:"role,omitzero"`
+	Period           wire.Seconds `json:"period,omitzero"`
+	BoundCIDRs       wire.Strings `json:"bound_cidrs,omitempty"`
 }
 
 func (t *Tokens) looked(ctx context.Context, tok *token.Token, secret wire.Secret) (Looked, error) {
@@ -92,7 +99,7 @@ func (t *Tokens) looked(ctx context.Context, tok *token.Token, secret wire.Secre
 	}
 	out := Looked{
 		ID: secret, Accessor: tok.Accessor, Policies: tok.Policies, IdentityPolicies: tok.IdentityPolicies, Path: tok.Path,
-		Meta: tok.Meta, DisplayName: tok.DisplayName, NumUses: tok.NumUses, Orphan: orphan,
+		Meta: Meta(tok.Meta), DisplayName: tok.DisplayName, NumUses: tok.NumUses, Orphan: orphan,
 		CreationTime: tok.CreatedAt.Unix(), CreationTTL: wire.Seconds(tok.TTL), TTL: wire.Seconds(left(tok)),
 		ExplicitMaxTTL: wire.Seconds(tok.Terms.ExplicitMax), EntityID: tok.EntityID, Type: tok.Type, Renewable: tok.Renewable,
 		IssueTime: wire.Time{Time: tok.CreatedAt}, LastRenewal: wire.Time{Time: tok.RenewedAt}, Role: tok.Role,
