@@ -244,6 +244,7 @@ func TestMistakesAreNamed(t *testing.T) {
 		{"unknown seal", storage + `seal "awskms" { region = "x" }`, `available are "keyfile", "shamir" and "pkcs11"`},
 		{"half a seal", storage + `seal "pkcs11" { lib = "/proc/self/maps" }`, `key_label is missing`},
 		{"unset PIN", storage + `seal "pkcs11" { pin = "env://NOT_SET" }`, `no variable NOT_SET`},
+		{"PIN from a device", storage + `seal "pkcs11" { pin = "file:///dev/zero" }`, `/dev/zero is not a file`},
 		{"same seals", storage + "seal \"keyfile\" {}\nseal \"keyfile\" {}", `two seals are named "keyfile"`},
 		{"no seal stays", storage + `seal "keyfile" { disabled = true }`, `all seals are disabled`},
 		{"bad level", storage + `log_level = "wran"`, `did you mean "warn"?`},

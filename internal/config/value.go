@@ -189,6 +189,9 @@ func secret(to *wire.Secret) func(value) error {
 				return fmt.Errorf("the environment has no variable %s", name)
 			}
 		} else if path, ok := strings.CutPrefix(text, "file://"); ok {
+			if err := readable(path); err != nil {
+				return err
+			}
 			content, err := os.ReadFile(path)
 			if err != nil {
 				return err
@@ -210,21 +213,29 @@ func file(to *string) func(value) error {
 		if path == "" {
 			return fmt.Errorf("it is empty; give the path of a file")
 		}
-		f, err := os.Open(path)
-		if err != nil {
+		if err := readable(path); err != nil {
 			return err
-		}
-		defer f.Close()
-		info, err := f.Stat()
-		if err != nil {
-			return err
-		}
-		if !info.Mode().IsRegular() {
-			return fmt.Errorf("%s is not a file", path)
 		}
 		*to = path
 		return nil
 	}
+}
+
+// readable looks before it opens: a pipe or a device could keep the reader for
+// ever.
+func readable(path string) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	if !info.Mode().IsRegular() {
+		return fmt.Errorf("%s is not a file", path)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return f.Close()
 }
 
 // directory accepts the path of a directory, which need not be there yet.
