@@ -27,7 +27,7 @@ import (
 
 // Options are the mount's options, in the names of Vault's user_lockout_config.
 type Options struct {
-	Threshold    string `json:"lockout_threshold" doc:"Failures in a row that lock a user; 5 unless written."`
+	Threshold    string `json:"lockout_threshold" doc:"Failures in a row that lock a user; 5 unless written, 0 never locks."`
 	Duration     string `json:"lockout_duration" doc:"How long a user stays locked; 15m unless written."`
 	CounterReset string `json:"lockout_counter_reset" doc:"How long after a failure it counts no more; 15m unless written."`
 	Disable      string `json:"lockout_disable" doc:"true never locks anybody."`
