@@ -131,6 +131,8 @@ type Seal struct {
 	TokenLabel  string
 	Slot        string // pkcs11: the slot's number, instead of TokenLabel
 	PIN         wire.Secret
+	PINFile     string // pkcs11: the file that holds the PIN, instead of PIN
+	PINEnv      string // pkcs11: the variable that holds the PIN, instead of PIN
 	KeyLabel    string
 	GenerateKey bool // pkcs11: make the key when it is not there
 }

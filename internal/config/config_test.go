@@ -166,6 +166,9 @@ func TestEverySettingIsUnderstood(t *testing.T) {
 			t.Errorf("%s is %v, want %v", name, pair[0], pair[1])
 		}
 	}
+	if got := fmt.Sprint(c.Seals[0].Settings("/data"), c.Seals[1].Settings("/data")); got != "map[path:"+dir+"/seal.key] map[generate_key:true key_label:root lib:"+dir+"/cert.pem pin:1234 token_label:coffer]" {
+		t.Errorf("the seals' settings are %s", got)
+	}
 	for _, want := range []string{"plugin_directory", "cluster_address", "node_id", "statsd_address", "Vault's raft storage is not read"} {
 		if !strings.Contains(strings.Join(c.Notices, "\n"), want) {
 			t.Errorf("no notice about %s in %q", want, c.Notices)
@@ -243,6 +246,8 @@ func TestMistakesAreNamed(t *testing.T) {
 		{"raw endpoint", storage + `raw_storage_endpoint = true`, `c.hcl:4: raw_storage_endpoint: reading and writing storage`},
 		{"unknown seal", storage + `seal "awskms" { region = "x" }`, `available are "keyfile", "shamir" and "pkcs11"`},
 		{"half a seal", storage + `seal "pkcs11" { lib = "/proc/self/maps" }`, `key_label is missing`},
+		{"slot and label", storage + "seal \"pkcs11\" {\n lib = \"/proc/self/maps\"\n key_label = \"k\"\n slot = 1\n token_label = \"t\"\n}", `token_label and slot are both given`},
+		{"no PIN", storage + "seal \"pkcs11\" {\n lib = \"/proc/self/maps\"\n key_label = \"k\"\n slot = 1\n}", `pin_file, pin_env or pin is missing`},
 		{"unset PIN", storage + `seal "pkcs11" { pin = "env://NOT_SET" }`, `no variable NOT_SET`},
 		{"PIN from a device", storage + `seal "pkcs11" { pin = "file:///dev/zero" }`, `/dev/zero is not a file`},
 		{"same seals", storage + "seal \"keyfile\" {}\nseal \"keyfile\" {}", `two seals are named "keyfile"`},
@@ -321,7 +326,8 @@ func TestDefaults(t *testing.T) {
 	if l.Address != DefaultAddress || l.TLS.Mode != TLSPrivate || l.TLS.Min != tls.VersionTLS12 || l.Forwarded != nil {
 		t.Errorf("listener %+v", l)
 	}
-	if len(c.Seals) != 1 || c.Seals[0].Kind != "keyfile" || c.Seals[0].Path != "" || !c.Audit.SyncReads || c.MaxPayloadSize != 1<<20 {
+	if len(c.Seals) != 1 || c.Seals[0].Kind != "keyfile" || c.Seals[0].Path != "" || !c.Audit.SyncReads || c.MaxPayloadSize != 1<<20 ||
+		c.Seals[0].Settings("/data")["path"] != "/data/seal.key" {
 		t.Errorf("%+v", c)
 	}
 	if len(c.Notices) != 0 {

@@ -1,6 +1,9 @@
 package config
 
-import "fmt"
+import (
+	"fmt"
+	"path/filepath"
+)
 
 // openSeal reads a seal block.
 func (c *Config) openSeal(kind string) (*section, error) {
@@ -27,6 +30,8 @@ func (c *Config) openSeal(kind string) (*section, error) {
 			key{"token_label", text(&seal.TokenLabel)},
 			key{"slot", text(&seal.Slot)},
 			key{"pin", secret(&seal.PIN)},
+			key{"pin_file", file(&seal.PINFile)},
+			key{"pin_env", text(&seal.PINEnv)},
 			key{"key_label", text(&seal.KeyLabel)},
 			key{"generate_key", flag(&seal.GenerateKey)},
 			ignored("mechanism", "the key's type decides"),
@@ -54,8 +59,41 @@ func (s *Seal) check() error {
 		return fmt.Errorf("key_label is missing; name the key that wraps the root key")
 	case s.TokenLabel == "" && s.Slot == "":
 		return fmt.Errorf("token_label or slot is missing; one of them says which token to use")
-	case s.PIN == "":
-		return fmt.Errorf("pin is missing; write \"env://NAME\" or \"file://PATH\" to keep it out of this file")
+	case s.TokenLabel != "" && s.Slot != "":
+		return fmt.Errorf("token_label and slot are both given; one of them says which token to use")
+	case s.PIN == "" && s.PINFile == "" && s.PINEnv == "":
+		return fmt.Errorf("pin_file, pin_env or pin is missing; the first two keep the PIN out of this file")
 	}
 	return nil
+}
+
+// Settings are the seal's settings by the names that its kind knows. dataDir is
+// where the key file lies when no path is given. They may hold the PIN: they are
+// for the seal and not for logs.
+func (s *Seal) Settings(dataDir string) map[string]string {
+	settings := map[string]string{}
+	put := func(name, value string) {
+		if value != "" {
+			settings[name] = value
+		}
+	}
+	switch s.Kind {
+	case "keyfile":
+		put("path", s.Path)
+		if s.Path == "" {
+			put("path", filepath.Join(dataDir, "seal.key"))
+		}
+	case "pkcs11":
+		put("lib", s.Lib)
+		put("slot", s.Slot)
+		put("token_label", s.TokenLabel)
+		put("pin", s.PIN.Reveal())
+		put("pin_file", s.PINFile)
+		put("pin_env", s.PINEnv)
+		put("key_label", s.KeyLabel)
+		if s.GenerateKey {
+			put("generate_key", "true")
+		}
+	}
+	return settings
 }
