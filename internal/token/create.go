@@ -60,7 +60,7 @@ func (s *Store) Issue(ctx context.Context, parent *Token, r Request) (*Issued, e
 	out := &Issued{Token: tok, TTL: tok.TTL}
 	out.Warnings = warnings
 	if tok.Type == Batch {
-		return s.issueBatch(ctx, out)
+		return s.issueBatch(ctx, parent, out)
 	}
 	secret := r.ID
 	if secret == "" {
@@ -69,14 +69,19 @@ func (s *Store) Issue(ctx context.Context, parent *Token, r Request) (*Issued, e
 		return nil, err
 	}
 	tok.ID, tok.Accessor = s.hash.id(secret), newAccessor()
-	if _, err := s.storage.Update(ctx, func(t storage.Txn) error { return insert(t, tok) }); err != nil {
+	if _, err := s.storage.Update(ctx, func(t storage.Txn) error {
+		if err := creatorHolds(t, parent); err != nil {
+			return err
+		}
+		return insert(t, tok)
+	}); err != nil {
 		return nil, err
 	}
 	out.Secret = wire.Secret(secret)
 	return out, nil
 }
 
-// insert writes a new token's rows, if its parent still holds.
+// insert writes a new token's rows.
 func insert(t storage.Txn, tok *Token) error {
 	switch _, err := t.Get(idKey(tok.ID)); {
 	case err == nil:
@@ -88,9 +93,6 @@ func insert(t storage.Txn, tok *Token) error {
 		return invalid("a token with this ID was revoked a moment ago and is still being removed; try again")
 	}
 	if tok.Parent != "" {
-		if err := parentHolds(t, tok); err != nil {
-			return err
-		}
 		if err := t.Put(childKey(tok.Parent, tok.ID), nil); err != nil {
 			return err
 		}
@@ -101,16 +103,15 @@ func insert(t storage.Txn, tok *Token) error {
 	return put(t, tok, nil)
 }
 
-// parentHolds returns errBad when the parent of a token ended.
-func parentHolds(r storage.Reader, tok *Token) error {
-	parent, err := read(r, tok.Parent)
-	if errors.Is(err, storage.ErrNotFound) {
-		return errBad()
+// creatorHolds returns errBad when the token that creates another one ended
+// since its request began. It is asked for orphans too: a revoked token leaves
+// nothing behind.
+func creatorHolds(r storage.Reader, parent *Token) error {
+	if parent == nil {
+		return nil
 	}
-	if err != nil {
-		return err
-	}
-	return holds(parent, time.Now(), func(id string) (*Token, error) { return read(r, id) })
+	_, err := readHolding(r, parent.ID)
+	return err
 }
 
 // draft is the token that is asked for, without id and accessor, once the rules
@@ -242,13 +243,10 @@ func normal(policies []string, addDefault bool) []string {
 }
 
 // issueBatch seals a token into its own text.
-func (s *Store) issueBatch(ctx context.Context, out *Issued) (*Issued, error) {
+func (s *Store) issueBatch(ctx context.Context, parent *Token, out *Issued) (*Issued, error) {
 	tok := out.Token
-	if tok.Parent != "" {
-		err := s.storage.View(ctx, func(r storage.Reader) error { return parentHolds(r, tok) })
-		if err != nil {
-			return nil, err
-		}
+	if err := s.storage.View(ctx, func(r storage.Reader) error { return creatorHolds(r, parent) }); err != nil {
+		return nil, err
 	}
 	secret, err := s.sealBatch(tok)
 	if err != nil {

@@ -133,7 +133,16 @@ func Decode(_ string, row []byte) (*Token, error) {
 	return t, nil
 }
 
-func encode(t *Token) ([]byte, error) { return json.Marshal(t) }
+// maxRow bounds a token's row, and with it what a cached token takes.
+const maxRow = 64 << 10
+
+func encode(t *Token) ([]byte, error) {
+	row, err := json.Marshal(t)
+	if err == nil && len(row) > maxRow {
+		err = fault.New(fault.TooLarge, "the token would take %d bytes, beyond the limit of %d; give it fewer policies or less metadata", len(row), maxRow)
+	}
+	return row, err
+}
 
 // errBad is the refusal of a token that is none, or is one no longer. It says
 // the same whatever the reason, so that nothing is learnt from it.

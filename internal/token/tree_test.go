@@ -33,14 +33,6 @@ func (m *modelToken) holds(now time.Time) bool {
 	return true
 }
 
-func (m *modelToken) depth() int {
-	n := 0
-	for p := m.parent; p != nil; p = p.parent {
-		n++
-	}
-	return n
-}
-
 // treeMachine does random things to a store and a model of it.
 type treeMachine struct {
 	ctx    context.Context
@@ -71,21 +63,17 @@ func (m *treeMachine) create(rt *rapid.T) {
 	if !r.Orphan {
 		child.parent = parent
 	}
-	// An orphan's parent is only asked for its rights: the gateway has
-	// authenticated it a moment before.
-	allowed := parent.tok.Type == Service && (r.Orphan || parent.holds(now) && child.depth() <= MaxDepth)
+	allowed := parent.tok.Type == Service && parent.holds(now)
 	switch {
 	case err == nil && !allowed:
 		rt.Fatalf("created a token below one that does not hold")
-	case err != nil && allowed && tokDepth(parent)+1 <= MaxDepth:
+	case err != nil && allowed && parent.tok.Depth < MaxDepth:
 		rt.Fatalf("Create: %v", err)
 	case err == nil:
 		child.expires = tok.ExpiresAt
 		m.all = append(m.all, child)
 	}
 }
-
-func tokDepth(m *modelToken) int { return m.tok.Depth }
 
 func (m *treeMachine) revoke(rt *rapid.T) {
 	x := m.any(rt)

@@ -191,6 +191,20 @@ func TestWrapLookupAndRewrap(t *testing.T) {
 	})
 }
 
+func TestTooLarge(t *testing.T) {
+	s := newStore(t)
+	if _, err := s.Wrap(t.Context(), WrapRequest{Body: make([]byte, 2<<20), TTL: time.Hour}); !fault.Is(err, fault.TooLarge) {
+		t.Errorf("Wrap: %v", err)
+	}
+	_, _, err := s.Create(t.Context(), nil, Request{Meta: map[string]string{"a": strings.Repeat("x", maxRow)}})
+	if !fault.Is(err, fault.TooLarge) {
+		t.Errorf("Create: %v", err)
+	}
+	if left := rows(t, s); len(left) != 0 {
+		t.Errorf("rows: %v", left)
+	}
+}
+
 func TestAccessorsArePaged(t *testing.T) {
 	s := newStore(t)
 	want := map[string]bool{}

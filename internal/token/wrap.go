@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cofferhq/coffer/internal/fault"
 	"github.com/cofferhq/coffer/internal/storage"
 	"github.com/cofferhq/coffer/internal/wire"
 )
@@ -47,6 +48,9 @@ func (s *Store) Wrap(ctx context.Context, r WrapRequest) (*WrapInfo, error) {
 		info, err = s.wrap(t, r)
 		return err
 	})
+	if errors.Is(err, storage.ErrTooLarge) {
+		return nil, fault.Wrap(fault.TooLarge, err, "the response is too large to be wrapped: it has %d bytes", len(r.Body))
+	}
 	return info, err
 }
 
