@@ -64,6 +64,10 @@ type meta struct {
 	created  time.Time
 	updated  time.Time
 	about    []byte // JSON of an about
+
+	// Room for what most secrets have, so that reading one allocates once.
+	fewLabels   [3]label
+	fewVersions [DefaultVersions]version
 }
 
 // about is the part of the metadata that reads do not need.
@@ -132,12 +136,16 @@ func parseMeta(row []byte) (*meta, error) {
 	// A count is bounded by the bytes left, so that a damaged row cannot make
 	// this allocate without bound.
 	n := min(p.uint(), uint64(len(p.rest)))
-	m.labels = make([]label, 0, n)
+	if m.labels = m.fewLabels[:0]; n > uint64(len(m.fewLabels)) {
+		m.labels = make([]label, 0, n)
+	}
 	for range n {
 		m.labels = append(m.labels, label{labelName(p.bytes()), p.uint()})
 	}
 	n = min(p.uint(), uint64(len(p.rest)))
-	m.versions = make([]version, 0, n)
+	if m.versions = m.fewVersions[:0]; n > uint64(len(m.fewVersions)) {
+		m.versions = make([]version, 0, n)
+	}
 	for range n {
 		v := version{number: p.uint(), created: p.time(), deletion: p.time()}
 		flags := p.uint()
@@ -261,7 +269,7 @@ func (m *meta) activate(number uint64) {
 
 // pointing returns the labels that point at a version.
 func (m *meta) pointing(number uint64) []string {
-	names := []string{}
+	names := make([]string, 0, 1) // nearly always
 	for _, l := range m.labels {
 		if l.number == number {
 			names = append(names, l.name)

@@ -109,12 +109,11 @@ func (s *Store) Subkeys(ctx context.Context, by route.Caller, in SubkeysRequest)
 	if in.Depth < 0 {
 		return SubkeysResponse{}, errNegative("depth")
 	}
-	var out SubkeysResponse
-	f, err := s.fetch(ctx, by, in.Path, in.Version, "", func(m *meta, v *version) { out.Metadata = m.facts(v) })
+	f, err := s.fetch(ctx, by, in.Path, in.Version, "")
 	if err != nil {
 		return SubkeysResponse{}, err
 	}
-	out.Notes = f.notes
+	out := SubkeysResponse{Notes: f.notes, Metadata: f.facts}
 	if f.data == nil {
 		return out, nil
 	}

@@ -46,32 +46,30 @@ func (m *meta) facts(v *version) Facts {
 
 // Read answers a version's data.
 func (s *Store) Read(ctx context.Context, by route.Caller, in ReadRequest) (ReadResponse, error) {
-	var out ReadResponse
-	f, err := s.fetch(ctx, by, in.Path, in.Version, in.Label, func(m *meta, v *version) {
-		out.Metadata = m.facts(v)
-	})
+	f, err := s.fetch(ctx, by, in.Path, in.Version, in.Label)
 	if err != nil {
 		return ReadResponse{}, err
 	}
-	out.Notes, out.Data = f.notes, wire.Object(f.data)
-	return out, nil
+	return ReadResponse{f.notes, f.data, f.facts}, nil
 }
 
 // fetched is a version that was read. data is nil when it is deleted, destroyed
 // or behind an enforced expiry; notes then hold the status.
 type fetched struct {
 	notes route.Notes
-	data  []byte
+	data  wire.Object
+	facts Facts
+
+	id         string // of the secret
+	deprecated bool
 }
 
 // fetch reads a version in two Gets of one snapshot and remembers who read it.
-func (s *Store) fetch(ctx context.Context, by route.Caller, path string, number wire.Int, name string, about func(*meta, *version)) (fetched, error) {
-	var f fetched
+func (s *Store) fetch(ctx context.Context, by route.Caller, path string, number wire.Int, name string) (*fetched, error) {
 	if err := engine.CheckPath(path); err != nil {
-		return f, err
+		return nil, err
 	}
-	var id string
-	var deprecated bool
+	f := &fetched{}
 	err := s.engine.View(ctx, func(r storage.Reader) error {
 		m, err := loadMeta(r, path)
 		if err != nil {
@@ -84,38 +82,46 @@ func (s *Store) fetch(ctx context.Context, by route.Caller, path string, number 
 		if err != nil {
 			return err
 		}
-		at := now()
-		id, deprecated = m.id, v.deprecated
-		about(m, v)
 		f.notes.Subject = route.Subject{Path: path, Version: int(v.number), Label: name}
 		if name == "" && number == 0 {
 			f.notes.Subject.Label = Active
 		}
-		expired := !m.expires.IsZero() && !m.expires.After(at)
-		if v.state(at) != "" || expired && m.enforce {
-			f.notes.Status = fault.NotFound.Status()
-			if expired {
-				f.notes.Warn("the secret expired at " + m.expires.Format(time.RFC3339) + " and its expiry is enforced; set a later expires_at in its metadata to read it")
-			}
-			return nil
-		}
-		val, err := loadValue(r, m.id, v.number)
-		if err != nil {
-			return missingData(err, path, v.number)
-		}
-		f.data, f.notes.Subject.Fingerprint = val.data, val.fingerprint
+		return f.load(r, m, v)
+	})
+	if err != nil {
+		return nil, err
+	}
+	if f.data != nil {
+		s.reads.note(path, f.id, by.DisplayName, f.deprecated)
+	}
+	return f, nil
+}
+
+// load reads the data of a version, if it may be read, and says what is to be
+// said about it.
+func (f *fetched) load(r storage.Reader, m *meta, v *version) error {
+	at := now()
+	f.id, f.deprecated, f.facts = m.id, v.deprecated, m.facts(v)
+	expired := !m.expires.IsZero() && !m.expires.After(at)
+	if v.state(at) != "" || expired && m.enforce {
+		f.notes.Status = fault.NotFound.Status()
 		if expired {
-			f.notes.Warn("the secret expired at " + m.expires.Format(time.RFC3339) + "; replace it, or set a later expires_at in its metadata")
-		}
-		if v.deprecated {
-			f.notes.Warn("this version is deprecated; use the active one")
+			f.notes.Warn("the secret expired at " + m.expires.Format(time.RFC3339) + " and its expiry is enforced; set a later expires_at in its metadata to read it")
 		}
 		return nil
-	})
-	if err == nil && f.data != nil {
-		s.reads.note(path, id, by.DisplayName, deprecated)
 	}
-	return f, err
+	val, err := loadValue(r, m.id, v.number)
+	if err != nil {
+		return missingData(err, f.notes.Subject.Path, v.number)
+	}
+	f.data, f.notes.Subject.Fingerprint = val.data, val.fingerprint
+	if expired {
+		f.notes.Warn("the secret expired at " + m.expires.Format(time.RFC3339) + "; replace it, or set a later expires_at in its metadata")
+	}
+	if v.deprecated {
+		f.notes.Warn("this version is deprecated; use the active one")
+	}
+	return nil
 }
 
 // choose finds the version that a request names; none is Missing.

@@ -33,9 +33,8 @@ const (
 func metaKey(path string) string { return metaPrefix + path }
 
 func dataKey(id string, number uint64) string {
-	b := make([]byte, 0, len(dataPrefix)+len(id)+1+16)
-	b = append(append(append(b, dataPrefix...), id...), '/')
-	return string(appendHex(b, number))
+	var digits [16]byte
+	return dataPrefix + id + "/" + string(appendHex(digits[:0], number))
 }
 
 func dueKey(at time.Time, id string, number uint64) string {
@@ -159,7 +158,8 @@ func loadValue(r storage.Reader, id string, number uint64) (value, error) {
 		return value{}, err
 	}
 	p := parseRow(row)
-	v := value{fingerprint: p.text(), by: p.text()}
+	v := value{fingerprint: p.text()}
+	p.bytes() // who wrote it, which no read asks for
 	v.data = p.rest
 	return v, p.err
 }

@@ -33,7 +33,7 @@ func (r SingleResponse) MarshalJSON() ([]byte, error) { return r.data.MarshalJSO
 // ReadSingle answers the value of a path. A member ttl or lease of it is how
 // long it should be kept before it is read again.
 func (s *Store) ReadSingle(ctx context.Context, by route.Caller, in PathRequest) (SingleResponse, error) {
-	f, err := s.fetch(ctx, by, in.Path, 0, "", func(*meta, *version) {})
+	f, err := s.fetch(ctx, by, in.Path, 0, "")
 	if err != nil {
 		return SingleResponse{}, err
 	}
