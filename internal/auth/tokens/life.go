@@ -68,28 +68,28 @@ func (m Meta) MarshalJSON() ([]byte, error) { return json.Marshal(map[string]str
 // could act on more than the token at hand.
 type Looked struct {
 	ID               wire.Secret  `json:"id" doc:"The token, empty when it was asked for by its accessor."`
-	Accessor         string       `json:"accessor"`
-	Policies         wire.Strings `json:"policies"`
-	IdentityPolicies wire.Strings `json:"identity_policies,omitempty"`
+	Accessor         string       `json:"accessor" doc:"By which the token is looked up, renewed and revoked without being known."`
+	Policies         wire.Strings `json:"policies" doc:"Its policies."`
+	IdentityPolicies wire.Strings `json:"identity_policies,omitempty" doc:"Policies that its entity adds."`
 	Path             string       `json:"path" doc:"Of the request that created it."`
 	Meta             Meta         `json:"meta" doc:"null when there is none."`
-	DisplayName      string       `json:"display_name"`
+	DisplayName      string       `json:"display_name" doc:"For logs."`
 	NumUses          int          `json:"num_uses" doc:"Uses left; 0 is any number."`
-	Orphan           bool         `json:"orphan"`
+	Orphan           bool         `json:"orphan" doc:"Whether it has no parent, so that no other revocation ends it."`
 	CreationTime     int64        `json:"creation_time" doc:"In seconds since 1970."`
-	CreationTTL      wire.Seconds `json:"creation_ttl"`
+	CreationTTL      wire.Seconds `json:"creation_ttl" doc:"How long it was created for, in seconds."`
 	ExpireTime       *wire.Time   `json:"expire_time" doc:"null for a token that never ends."`
 	TTL              wire.Seconds `json:"ttl" doc:"What is left; 0 for a token that never ends."`
-	ExplicitMaxTTL   wire.Seconds `json:"explicit_max_ttl"`
-	EntityID         string       `json:"entity_id"`
-	Type             token.Type   `json:"type"`
-	Renewable        bool         `json:"renewable"`
-	IssueTime        wire.Time    `json:"issue_time"`
-	LastRenewalTime  int64        `json:"last_renewal_time,omitzero"`
-	LastRenewal      wire.Time    `json:"last_renewal,omitzero"`
-	Role             string       `json:"role,omitzero"`
-	Period           wire.Seconds `json:"period,omitzero"`
-	BoundCIDRs       wire.Strings `json:"bound_cidrs,omitempty"`
+	ExplicitMaxTTL   wire.Seconds `json:"explicit_max_ttl" doc:"After this many seconds it ends, whatever happens; 0 is no such end."`
+	EntityID         string       `json:"entity_id" doc:"The entity that holds it."`
+	Type             token.Type   `json:"type" doc:"service or batch."`
+	Renewable        bool         `json:"renewable" doc:"Whether it may be renewed."`
+	IssueTime        wire.Time    `json:"issue_time" doc:"When it was created."`
+	LastRenewalTime  int64        `json:"last_renewal_time,omitzero" doc:"In seconds since 1970."`
+	LastRenewal      wire.Time    `json:"last_renewal,omitzero" doc:"When it was last renewed."`
+	Role             string       `json:"role,omitzero" doc:"The role that made it."`
+	Period           wire.Seconds `json:"period,omitzero" doc:"Each renewal starts this many seconds anew."`
+	BoundCIDRs       wire.Strings `json:"bound_cidrs,omitempty" doc:"Networks from which it is accepted."`
 }
 
 func (t *Tokens) looked(ctx context.Context, tok *token.Token, secret wire.Secret) (Looked, error) {

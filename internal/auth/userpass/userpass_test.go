@@ -476,9 +476,20 @@ func TestOptions(t *testing.T) {
 }
 
 func TestEveryRouteIsDescribed(t *testing.T) {
+	s := newServer(t, Options{})
 	for _, r := range Kind().Spec().Routes {
 		if r.Summary == "" || r.Example == nil {
 			t.Errorf("%s %s has no summary or example", r.Method, r.Pattern)
+			continue
+		}
+		spec, vars, _ := s.table.Find(r.Method, r.Example.Path)
+		params, err := wire.ParseBody([]byte(r.Example.Request))
+		if err != nil || spec == nil || spec.Pattern != r.Pattern {
+			t.Errorf("%s %s: its example is of another route, or no JSON: %v", r.Method, r.Pattern, err)
+			continue
+		}
+		if _, warnings, err := spec.Decode(&route.Input{Vars: vars, Params: params}); err != nil || len(warnings) > 0 {
+			t.Errorf("%s %s: its example is refused: %v, %q", r.Method, r.Pattern, err, warnings)
 		}
 		for _, f := range r.Fields() {
 			if f.Doc == "" {
