@@ -16,6 +16,9 @@ func Names(ctx context.Context, e storage.Engine, prefix string, page route.Page
 	if page.Limit < 0 {
 		return out, fault.New(fault.Invalid, "limit: it must not be negative")
 	}
+	if len(page.After) > MaxPath {
+		return out, fault.New(fault.Invalid, "after: it is longer than any name")
+	}
 	err := e.View(ctx, func(r storage.Reader) error {
 		for after := page.After; ; after = out.Keys[len(out.Keys)-1] {
 			want := most

@@ -45,11 +45,13 @@ type Found struct {
 type SearchResponse struct {
 	route.Notes
 	Keys   []string         `json:"keys" doc:"Paths of the secrets found, in order."`
-	Info   map[string]Found `json:"key_info" doc:"About each."`
+	Info   map[string]Found `json:"key_info" doc:"About each whose metadata the caller may read."`
 	Cursor string           `json:"cursor" doc:"Send it as after to get the next page; empty when there is none."`
 }
 
-// Search answers the secrets that match and that the caller may read or list.
+// Search answers the secrets that match and whose names the caller may see: by
+// reading their metadata, or by listing their folder. To the latter only names
+// are told, and none when the question was about more than names.
 func (s *Store) Search(ctx context.Context, by route.Caller, in SearchRequest) (SearchResponse, error) {
 	out := SearchResponse{Keys: []string{}, Info: map[string]Found{}}
 	below, err := engine.Folder(in.Path)
@@ -107,6 +109,14 @@ func (s *Store) consider(out *SearchResponse, by route.Caller, in *SearchRequest
 	if !matchPath(in.Query, name) {
 		return nil
 	}
+	onlyNames := in.Owner == "" && in.Kind == "" && len(in.Tags) == 0
+	if !by.Can(policy.Read, s.mount.Path+"metadata/"+name) {
+		parent := name[:strings.LastIndexByte(name, '/')+1]
+		if onlyNames && by.Can(policy.List, s.mount.Path+"metadata/"+parent) {
+			out.Keys = append(out.Keys, name)
+		}
+		return nil
+	}
 	m, err := parseMeta(e.Value)
 	if err != nil {
 		return err
@@ -118,18 +128,9 @@ func (s *Store) consider(out *SearchResponse, by route.Caller, in *SearchRequest
 	if in.Owner != "" && in.Owner != a.Owner || in.Kind != "" && in.Kind != a.Kind || !hasTags(a.Tags, in.Tags) {
 		return nil
 	}
-	if !s.visible(by, name) {
-		return nil
-	}
 	out.Keys = append(out.Keys, name)
 	out.Info[name] = Found{Owner: a.Owner, Kind: a.Kind, Tags: a.Tags, Current: m.current, Updated: wire.Time{Time: m.updated}}
 	return nil
-}
-
-// visible reports whether the caller may see a secret's name and metadata: by
-// reading its metadata.
-func (s *Store) visible(by route.Caller, name string) bool {
-	return by.Can(policy.Read, s.mount.Path+"metadata/"+name)
 }
 
 // matchPath matches a part of the path, or all of it when the query has
@@ -187,7 +188,7 @@ func parseCursor(text, prefix string) (string, error) {
 		return "", nil
 	}
 	key, err := base64.RawURLEncoding.DecodeString(text)
-	if err != nil || !strings.HasPrefix(string(key), prefix) {
+	if err != nil || len(key) > len(metaPrefix)+engine.MaxPath || !strings.HasPrefix(string(key), prefix) {
 		return "", fault.New(fault.Invalid, "after: it is not a cursor of this search; send the one that the page before answered")
 	}
 	return string(key), nil

@@ -62,6 +62,30 @@ func TestSearchShowsOnlyWhatTheCallerMaySee(t *testing.T) {
 	}
 }
 
+// lister is the access of a caller who may list one folder.
+type lister string
+
+func (l lister) Can(need policy.Capability, path string) bool {
+	return need == policy.List && path == string(l)
+}
+
+func TestSearchTellsListersOnlyNames(t *testing.T) {
+	e := seeded(t)
+	e.Must(t, 200, "POST", "data/top", `{"data":{}}`)
+	for access, want := range map[lister]string{"mount/metadata/app/": "app/db", "mount/metadata/": "top", "mount/metadata/app": ""} {
+		by := route.Caller{DisplayName: "bob", Access: access}
+		out := e.As(by, "GET", "search/", "").Output.(kv.SearchResponse)
+		if got := strings.Join(out.Keys, " "); got != want || len(out.Info) != 0 {
+			t.Errorf("with list on %s: %q, info %v", access, got, out.Info)
+		}
+		for _, question := range []string{"owner=payments", "tags=env", "kind=k"} {
+			if out := e.As(by, "GET", "search/?"+question, "").Output.(kv.SearchResponse); len(out.Keys) != 0 {
+				t.Errorf("with list on %s: %s tells of %v", access, question, out.Keys)
+			}
+		}
+	}
+}
+
 func TestSearchPagesAreBoundedAndComplete(t *testing.T) {
 	store := &scanning{Engine: memory.New()}
 	e := enginetest.Open(t, kv.V2.Spec(), enginetest.Options{Storage: store})

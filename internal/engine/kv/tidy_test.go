@@ -3,6 +3,7 @@ package kv_test
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -102,6 +103,14 @@ func TestLargePrunesAndDeletesAreClearedInPieces(t *testing.T) {
 		e.Must(t, 204, "POST", "metadata/a", `{"max_versions":300}`)
 		for range 300 {
 			e.Must(t, 200, "POST", "data/a", `{"data":{"a":1}}`)
+		}
+		var numbers []string
+		for i := range 150 {
+			numbers = append(numbers, strconv.Itoa(i+1))
+		}
+		e.Must(t, 204, "POST", "destroy/a", `{"versions":[`+strings.Join(numbers, ",")+`]}`)
+		if !metadata(t, e, "a").Versions["150"].Gone {
+			t.Error("version 150 is not destroyed")
 		}
 		e.Must(t, 204, "POST", "metadata/a", `{"max_versions":2}`)
 		e.Must(t, 200, "POST", "data/a", `{"data":{"a":2}}`)

@@ -3,6 +3,7 @@ package kv
 import (
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"maps"
 	"regexp"
 	"slices"
@@ -35,6 +36,21 @@ type Validators struct {
 	MaxBytes     int               `json:"max_bytes,omitempty" doc:"Most bytes that the data may have."`
 }
 
+// errRules says what validators look like, and nothing of what was sent.
+var errRules = errors.New("they are required_keys, json_schema, pem, x509, regex and max_bytes; see the help for the form of each")
+
+// UnmarshalJSON refuses rules it does not know: a misspelt one would check
+// nothing.
+func (v *Validators) UnmarshalJSON(b []byte) error {
+	type known Validators
+	var out known
+	if strict.Unmarshal(b, &out, strict.RejectUnknownMembers(true)) != nil {
+		return errRules
+	}
+	*v = Validators(out)
+	return nil
+}
+
 // orNone returns nil for validators without rules.
 func (v *Validators) orNone() *Validators {
 	if v.text() == "{}" {
@@ -63,8 +79,8 @@ func (v *Validators) merge(patch wire.Object) (*Validators, error) {
 		return nil, err
 	}
 	out := &Validators{}
-	if err := strict.Unmarshal(text, out, strict.RejectUnknownMembers(true)); err != nil {
-		return nil, fault.New(fault.Invalid, "validators: they are required_keys, json_schema, pem, x509, regex and max_bytes; see the help for the form of each")
+	if err := out.UnmarshalJSON(text); err != nil {
+		return nil, fault.New(fault.Invalid, "validators: %v", err)
 	}
 	return out, nil
 }

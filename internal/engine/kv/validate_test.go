@@ -134,6 +134,7 @@ func TestValidatorsThatAreRefused(t *testing.T) {
 		"dynamic":         {`{"json_schema":{"$dynamicRef":"#a"}}`, "$dynamicRef"},
 		"bomb":            {`{"json_schema":` + bomb() + `}`, "too large"},
 		"too much":        {`{"json_schema":{"description":"` + strings.Repeat("x", 33<<10) + `"}}`, "bytes"},
+		"misspelt":        {`{"required_key":["a"]}`, "required_keys"},
 		"of another kind": {`{"required_keys":"` + canary + `"}`, "validators"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -67,19 +67,18 @@ func (s *Store) Undelete(ctx context.Context, _ route.Caller, in VersionsRequest
 
 // Destroy removes versions' data for good.
 func (s *Store) Destroy(ctx context.Context, _ route.Caller, in VersionsRequest) (route.Empty, error) {
-	return s.alter(ctx, in.Path, in.numbers, func(t storage.Txn, _ string, m *meta, v *version) error {
+	return s.alter(ctx, in.Path, in.numbers, func(_ storage.Txn, _ string, _ *meta, v *version) error {
 		v.destroyed = true
-		return t.Delete(dataKey(m.id, v.number))
+		return nil
 	})
 }
 
 func (in VersionsRequest) numbers(storage.Txn, *meta) ([]uint64, error) {
-	const most = storage.MaxUpdateKeys - 20
 	switch {
 	case len(in.Versions) == 0:
 		return nil, fault.New(fault.Invalid, "no version number provided")
-	case len(in.Versions) > most:
-		return nil, fault.New(fault.Invalid, "versions: at most %d can be named at once", most)
+	case len(in.Versions) > MaxVersions:
+		return nil, fault.New(fault.Invalid, "versions: at most %d can be named at once", MaxVersions)
 	}
 	numbers := make([]uint64, len(in.Versions))
 	for i, n := range in.Versions {
@@ -110,10 +109,12 @@ func (s *Store) markDeleted(t storage.Txn, path string, m *meta, v *version) err
 	return schedule(t, path, m.id, v, settings.destroyAfter(a))
 }
 
-// alter changes versions of a secret in one transaction. A secret or version
-// that does not exist is passed over, as in Vault.
+// alter changes versions of a secret in one transaction, and discards the data
+// of those that fn destroys. A secret or version that does not exist is passed
+// over, as in Vault.
 func (s *Store) alter(ctx context.Context, path string, which func(storage.Txn, *meta) ([]uint64, error), fn func(storage.Txn, string, *meta, *version) error) (route.Empty, error) {
 	var out route.Empty
+	var untidy bool
 	if err := engine.CheckPath(path); err != nil {
 		return out, err
 	}
@@ -131,18 +132,29 @@ func (s *Store) alter(ctx context.Context, path string, which func(storage.Txn, 
 			return err
 		}
 		out.Subject = route.Subject{Path: path}
+		var destroyed []uint64
 		for _, n := range numbers {
 			v := m.version(n)
 			if v == nil {
 				continue
 			}
 			out.Subject.Version = int(n)
+			had := !v.destroyed
 			if err := fn(t, path, m, v); err != nil {
 				return err
 			}
+			if had && v.destroyed {
+				destroyed = append(destroyed, n)
+			}
+		}
+		if untidy, err = s.discard(t, m.id, destroyed); err != nil {
+			return err
 		}
 		m.updated = now()
 		return m.save(t, path)
 	})
+	if untidy {
+		s.tidySoon()
+	}
 	return out, err
 }
