@@ -15,18 +15,18 @@ const module = "github.com/cofferhq/coffer/"
 // one floor do not import each other, save below a "/...".
 var floors = []string{
 	"internal/fault",
-	"internal/wire internal/storage internal/policy internal/audit internal/process internal/metrics internal/seal",
-	"internal/storage/... internal/seal/... internal/route internal/config",
-	"internal/barrier",
+	"internal/wire internal/storage internal/policy internal/audit internal/process internal/metrics",
+	"internal/storage/... internal/seal internal/route internal/config",
+	"internal/seal/... internal/barrier internal/audit/auditstore",
 	"internal/policy/policystore internal/auth internal/engine internal/node",
 	"internal/token internal/engine/... internal/auth/userpass",
 	"internal/mount internal/auth/tokens",
 	"internal/sys internal/builtin",
 	"internal/gateway",
-	"internal/httpapi internal/docgen",
+	"internal/httpapi/... internal/httpapi internal/docgen",
 	"internal/app internal/docgen/...",
 	"client",
-	"internal/cli",
+	"internal/cli/... internal/cli",
 	"cmd/...",
 }
 

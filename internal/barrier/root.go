@@ -93,6 +93,22 @@ func (k *rootKeys) openUpgradeRow(row []byte) ([]byte, error) {
 	return decrypt(k.aead, formatUpgrade, upgradeRow, row)
 }
 
+// VerifyRoot returns nil when root is the store's root keyset of this moment, or
+// one that a rotation under way still accepts, and ErrWrongKey when it is not.
+func (b *Barrier) VerifyRoot(ctx context.Context, root []byte) error {
+	keys, err := parseRoot(root)
+	if err != nil {
+		return ErrWrongKey
+	}
+	return b.engine.View(ctx, func(r storage.Reader) error {
+		check, err := r.Get(rootRow)
+		if err != nil {
+			return err
+		}
+		return keys.verifyCheck(check)
+	})
+}
+
 // RootRotation says how far a rotation of the root keyset has come.
 type RootRotation uint8
 

@@ -143,6 +143,7 @@ type Audit struct {
 	SyncReads   bool   // plain reads wait for the disk too; true
 	SegmentSize int64  // bytes; 0 is the log's default
 	Reserve     int64  // bytes of disk held back for the last entries; 0 is the log's default
+	AcceptLoss  int    // size of a stored checkpoint that the log no longer reaches and that is given up; 0 gives nothing up
 }
 
 // Telemetry is what is measured and how it is named.

@@ -158,7 +158,7 @@ func TestEverySettingIsUnderstood(t *testing.T) {
 		"pin":            {c.Seals[1].PIN.Reveal(), "1234"},
 		"seal disabled":  {c.Seals[1].Disabled, true},
 		"lockout":        {c.Lockouts[0], Lockout{"all", 10, 10 * time.Minute, 15 * time.Minute, false}},
-		"audit":          {c.Audit, Audit{dir + "/audit", false, 16 << 20, 0}},
+		"audit":          {c.Audit, Audit{dir + "/audit", false, 16 << 20, 0, 0}},
 		"telemetry":      {c.Telemetry, Telemetry{30 * time.Second, true, 0}},
 	}
 	for name, pair := range checks {

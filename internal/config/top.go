@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"log/slog"
+	"math"
 	"net/url"
 	"path/filepath"
 	"slices"
@@ -170,6 +171,7 @@ func (c *Config) openAudit(string) (*section, error) {
 		}},
 		{"segment_size", size(&c.Audit.SegmentSize, 1<<20)},
 		{"reserve", size(&c.Audit.Reserve, 1<<20)},
+		{"accept_loss", count(&c.Audit.AcceptLoss, 1, math.MaxInt)},
 	}}, nil
 }
 

@@ -30,14 +30,9 @@ type document struct {
 }
 
 type info struct {
-	Title       string  `json:"title"`
-	Description string  `json:"description"`
-	Version     string  `json:"version"`
-	License     license `json:"license"`
-}
-
-type license struct {
-	Name string `json:"name"`
+	Title       string `json:"title"`
+	Description string `json:"description"`
+	Version     string `json:"version"`
 }
 
 type components struct {
@@ -99,7 +94,7 @@ func OpenAPI(version string, mounts []Mount) ([]byte, error) {
 	doc := document{
 		OpenAPI: "3.0.2",
 		Info: info{
-			Title: "Coffer", Version: version, License: license{"Apache-2.0"},
+			Title: "Coffer", Version: version,
 			Description: "HTTP API of Coffer, a secret manager. Paths are as Vault has them.",
 		},
 		Paths:      map[string]map[string]operation{},
@@ -213,7 +208,7 @@ func structSchema(t reflect.Type, depth int) *schema {
 	}
 	for _, f := range reflect.VisibleFields(t) {
 		name, options, _ := strings.Cut(f.Tag.Get("json"), ",")
-		if f.Anonymous || !f.IsExported() || name == "-" || name == "" && !slices.Contains(strings.Split(options, ","), "inline") {
+		if f.Anonymous || !f.IsExported() || name == "-" || name == "" && !slices.Contains(strings.Split(options, ","), "embed") {
 			continue
 		}
 		if name == "" {

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -32,20 +33,24 @@ type Options struct {
 	Sys      any
 	SysTable *route.Table
 	Log      *slog.Logger
-	Observe  func(Observation) // told every answered request; nil: none
-	// DefaultTTL and MaxTTL are the server's lifetimes of tokens.
-	DefaultTTL, MaxTTL time.Duration
+	// Metrics is told what passes; nil: nobody is.
+	Metrics Metrics
 	// RelaxedReads lets a plain read's outcome be written but not yet synced
 	// when its answer leaves.
 	RelaxedReads bool
 }
 
-// Observation is what the metrics are told of an answered request.
-type Observation struct {
-	Mount, Pattern, Operation string // Mount is the engine's name, Pattern that of the route; "" where none was found
-	Status                    int
-	Denied, Changed           bool
-	Duration                  time.Duration
+// Metrics counts. Routes are named by the kind of their mount and their pattern,
+// never by a path.
+type Metrics interface {
+	Begin()
+	Finish(route, method string, status int, took time.Duration)
+	Denied(reason string)
+	Changed(kind string)
+	LoggedIn(method string, ok bool)
+	TokenCreated(kind string)
+	TokenLookedUp()
+	AuditWritten(took time.Duration, err error)
 }
 
 // Gateway takes every request through its life.
@@ -53,10 +58,16 @@ type Gateway struct {
 	Options
 	services atomic.Pointer[Services]
 	denials  denials
+	inFlight sync.Map // *Request: time.Time
 }
 
 // New returns a gateway that answers as a sealed server does until Open.
-func New(options Options) *Gateway { return &Gateway{Options: options} }
+func New(options Options) *Gateway {
+	if options.Metrics == nil {
+		options.Metrics = uncounted{}
+	}
+	return &Gateway{Options: options}
+}
 
 // Open lets requests through to the engines.
 func (g *Gateway) Open(s *Services) { g.services.Store(s) }
@@ -113,6 +124,9 @@ var life = []step{
 // says only that.
 func (g *Gateway) Serve(ctx context.Context, r *Request) Answer {
 	t := &turn{Request: r, begun: time.Now(), services: g.services.Load()}
+	g.Metrics.Begin()
+	g.inFlight.Store(r, t.begun)
+	defer g.inFlight.Delete(r)
 	var err error
 	for _, s := range life {
 		if err = s(g, ctx, t); err != nil {
@@ -132,7 +146,7 @@ func (g *Gateway) Serve(ctx context.Context, r *Request) Answer {
 	if problem != nil && problem.Kind.Status() >= 500 && problem.Cause != nil {
 		g.Log.Error("a request failed", "request_id", r.ID, "operation", r.Method, "path", r.Path, "error", problem)
 	}
-	g.observe(t, answer.Status)
+	g.count(t, answer.Status)
 	return answer
 }
 
@@ -197,6 +211,7 @@ func (g *Gateway) authenticate(ctx context.Context, t *turn) error {
 	if t.Token == "" {
 		return t.deny("no token was sent", "send it as X-Vault-Token or as Authorization: Bearer; `coffer login` gets one")
 	}
+	g.Metrics.TokenLookedUp()
 	tok, err := t.services.Tokens.Lookup(ctx, t.Token)
 	if fault.Is(err, fault.Denied) {
 		return t.deny("the token is not valid: it ended, was revoked, or never was", "log in again")

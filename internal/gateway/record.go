@@ -39,7 +39,10 @@ func (g *Gateway) append(ctx context.Context, e *audit.Entry, relaxed bool) erro
 	if relaxed {
 		write = g.Audit.AppendRelaxed
 	}
-	return write(ctx, e)
+	begun := time.Now()
+	err := write(ctx, e)
+	g.Metrics.AuditWritten(time.Since(begun), err)
+	return err
 }
 
 // entry is what is known of the request so far.
@@ -88,20 +91,4 @@ func (t *turn) operation() string {
 		return "update"
 	}
 	return strings.ToLower(t.Method)
-}
-
-func (g *Gateway) observe(t *turn, status int) {
-	if g.Observe == nil {
-		return
-	}
-	o := Observation{Operation: t.operation(), Status: status, Duration: time.Since(t.begun)}
-	if t.spec != nil {
-		o.Pattern, o.Mount = t.spec.Pattern, "system"
-		o.Changed = t.spec.Changes && status < 400
-	}
-	if t.mount != nil {
-		o.Mount = t.mount.Entry.Type
-	}
-	o.Denied = t.decision != nil && !t.decision.Allowed
-	g.Observe(o)
 }

@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 
 	"github.com/cofferhq/coffer/internal/barrier"
@@ -33,6 +32,7 @@ type InitResult struct {
 func (n *Node) Init(ctx context.Context, r InitRequest) (*InitResult, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	defer n.publish()
 	if _, err := n.record(ctx); err == nil {
 		return nil, fault.New(fault.Invalid, "Coffer is already initialized")
 	} else if !errors.Is(err, seal.ErrNoRecord) {
@@ -45,11 +45,15 @@ func (n *Node) Init(ctx context.Context, r InitRequest) (*InitResult, error) {
 	if err := n.Record(ctx, "init"); err != nil {
 		return nil, err
 	}
+	if err := n.startOver(ctx); err != nil {
+		return nil, err
+	}
 	root, err := barrier.NewRootKey()
 	if err != nil {
 		return nil, err
 	}
 	rec := seal.NewRecord()
+	rec.Pending = true
 	out := &InitResult{}
 	var key, recovery []byte
 	if people {
@@ -72,7 +76,8 @@ func (n *Node) Init(ctx context.Context, r InitRequest) (*InitResult, error) {
 		}
 		auto = true
 	}
-	// One transaction: a crash leaves a store that is initialized or is not.
+	// Until the record is no longer pending nobody was given anything, and a
+	// crash leaves a store that may be initialized again.
 	if _, err := n.Engine.Update(ctx, func(t storage.Txn) error {
 		if err := barrier.InitializeIn(t, root); err != nil {
 			return err
@@ -84,16 +89,77 @@ func (n *Node) Init(ctx context.Context, r InitRequest) (*InitResult, error) {
 	if err := n.open(ctx, root); err != nil {
 		return nil, err
 	}
-	if err := n.keep(ctx, key, recovery); err != nil {
-		return nil, err
-	}
-	if out.RootToken, err = n.NewRootToken(ctx); err != nil {
+	if out.RootToken, err = n.firstRows(ctx, rec, key, recovery); err != nil {
+		n.shut()
 		return nil, err
 	}
 	if !auto {
 		n.shut()
 	}
 	return out, nil
+}
+
+// firstRows writes what a new server needs inside the barrier, makes its first
+// root token, and declares it initialized.
+func (n *Node) firstRows(ctx context.Context, rec *seal.Record, key, recovery []byte) (token string, err error) {
+	if err := n.keep(ctx, key, recovery, rec.Recovery); err != nil {
+		return "", err
+	}
+	if token, err = n.NewRootToken(ctx); err != nil {
+		return "", err
+	}
+	now, err := n.stored(ctx)
+	if err != nil {
+		return "", err
+	}
+	if now.Store != rec.Store {
+		return "", seal.ErrChanged
+	}
+	now.Pending = false
+	return token, n.store(ctx, now)
+}
+
+// startOver clears a store whose initialization was never finished.
+func (n *Node) startOver(ctx context.Context) error {
+	const piece = 32
+	rec, err := n.stored(ctx)
+	if errors.Is(err, seal.ErrNoRecord) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for left := true; left; {
+		_, err := n.Engine.Update(ctx, func(t storage.Txn) error {
+			now, err := seal.Load(t)
+			if err != nil {
+				return err
+			}
+			if !now.Pending || now.Store != rec.Store {
+				return seal.ErrChanged
+			}
+			rows, err := t.Scan("", "", piece)
+			if err != nil {
+				return err
+			}
+			if left = len(rows) > 1; !left { // only the record itself
+				return seal.Delete(t)
+			}
+			for _, row := range rows {
+				if row.Key == seal.RecordRow {
+					continue
+				}
+				if err := t.Delete(row.Key); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // checkInit refuses numbers that cannot be, and reports whether people's shares
@@ -137,11 +203,14 @@ func (n *Node) addShamir(ctx context.Context, rec *seal.Record, root []byte, sha
 	return key, parts, rec.Add(ctx, s, root)
 }
 
-// keep stores inside the barrier what a later change of the seals needs.
-func (n *Node) keep(ctx context.Context, key, recovery []byte) error {
+// keep stores inside the barrier what a later change of the seals needs: the
+// Shamir seal's key, and the recovery key's hash with how it is split.
+func (n *Node) keep(ctx context.Context, key, recovery []byte, split *seal.Shares) error {
 	if key == nil && recovery == nil {
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
+	defer cancel()
 	_, err := n.Barrier.Update(ctx, func(t storage.Txn) error {
 		if key != nil {
 			if err := t.Put(shamirRow, key); err != nil {
@@ -149,8 +218,7 @@ func (n *Node) keep(ctx context.Context, key, recovery []byte) error {
 			}
 		}
 		if recovery != nil {
-			sum := sha256.Sum256(recovery)
-			return t.Put(recoveryRow, sum[:])
+			return putRecovery(t, recovery, *split)
 		}
 		return nil
 	})
@@ -164,6 +232,7 @@ func (n *Node) keep(ctx context.Context, key, recovery []byte) error {
 func (n *Node) Unseal(ctx context.Context, share []byte, reset bool) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	defer n.publish()
 	if reset {
 		n.unseal.reset()
 		return nil
@@ -194,7 +263,11 @@ func (n *Node) Unseal(ctx context.Context, share []byte, reset bool) error {
 		if s, err = n.shamirOf(key); err == nil {
 			var root []byte
 			if root, _, err = rec.Unwrap(ctx, []seal.Named{s}); err == nil {
-				return n.open(ctx, root)
+				if err := n.open(ctx, root); err != nil {
+					return err
+				}
+				n.trySettle(ctx)
+				return nil
 			}
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cofferhq/coffer/internal/barrier"
@@ -42,7 +43,8 @@ type Options struct {
 	// TokenLength is how many characters a root token has, for one-time pads.
 	TokenLength int
 	// Record is told what happened to the seals, for the audit log; an error
-	// stops what was about to happen.
+	// stops what was about to happen. It may be called concurrently. None of
+	// these functions may call methods of the node other than Status.
 	Record func(ctx context.Context, event string) error
 }
 
@@ -51,16 +53,39 @@ type Options struct {
 type Node struct {
 	Options
 
+	seen      atomic.Pointer[seen]               // what Status shows, so that it waits for no change
+	interrupt atomic.Pointer[context.CancelFunc] // ends the long change under way, for Seal
+	life      context.Context                    // ends with Close
+	end       context.CancelFunc
+
 	mu       sync.Mutex // held through every change
 	sealed   bool
-	root     []byte // the keyset that the seals wrap, while unsealed
+	root     []byte             // the keyset that the seals wrap, while unsealed
+	follow   context.CancelFunc // stops following the barrier's keys
 	unseal   quorum
 	rekey    rekey
 	generate generation
 }
 
 // New returns a sealed node.
-func New(o Options) *Node { return &Node{Options: o, sealed: true} }
+func New(o Options) *Node {
+	n := &Node{Options: o, sealed: true}
+	n.life, n.end = context.WithCancel(context.Background())
+	n.publish()
+	return n
+}
+
+// seen is the part of a node's state that Status shows.
+type seen struct {
+	sealed   bool
+	progress int
+	nonce    string
+}
+
+// publish shows the present state to Status. The caller holds the lock.
+func (n *Node) publish() {
+	n.seen.Store(&seen{sealed: n.sealed, progress: len(n.unseal.shares), nonce: n.unseal.nonce})
+}
 
 // Status is how a node stands.
 type Status struct {
@@ -76,12 +101,11 @@ type Status struct {
 	ClusterID    string
 }
 
-// Status says how the node stands.
+// Status says how the node stands. It does not wait for changes under way.
 func (n *Node) Status(ctx context.Context) (Status, error) {
 	rec, err := n.record(ctx)
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	s := Status{Sealed: n.sealed, Type: n.Seals[0].Kind, RecoverySeal: n.Seals[0].Seal != nil || n.Seals[0].Err != nil}
+	now := n.seen.Load()
+	s := Status{Sealed: now.sealed, Type: n.Seals[0].Kind, RecoverySeal: n.Seals[0].Seal != nil || n.Seals[0].Err != nil}
 	if errors.Is(err, seal.ErrNoRecord) {
 		return s, nil
 	}
@@ -92,7 +116,7 @@ func (n *Node) Status(ctx context.Context) (Status, error) {
 	if people := held(rec); people != nil {
 		s.Shares, s.Threshold = people.Shares, people.Threshold
 	}
-	s.Progress, s.Nonce, s.Migration = len(n.unseal.shares), n.unseal.nonce, n.migrating(rec)
+	s.Progress, s.Nonce, s.Migration = now.progress, now.nonce, n.migrating(rec)
 	return s, nil
 }
 
@@ -106,7 +130,17 @@ func (n *Node) migrating(rec *seal.Record) bool {
 	return false
 }
 
-func (n *Node) record(ctx context.Context) (rec *seal.Record, err error) {
+// record returns the record of seals. One whose initialization was not finished
+// counts as none.
+func (n *Node) record(ctx context.Context) (*seal.Record, error) {
+	rec, err := n.stored(ctx)
+	if err == nil && rec.Pending {
+		return nil, seal.ErrNoRecord
+	}
+	return rec, err
+}
+
+func (n *Node) stored(ctx context.Context) (rec *seal.Record, err error) {
 	err = n.Engine.View(ctx, func(r storage.Reader) error {
 		rec, err = seal.Load(r)
 		return err
@@ -114,9 +148,15 @@ func (n *Node) record(ctx context.Context) (rec *seal.Record, err error) {
 	return rec, err
 }
 
-// store replaces the record.
+// storeTimeout bounds the writing of the record once it was begun.
+const storeTimeout = 30 * time.Second
+
+// store replaces the record. A client that goes away does not interrupt it: the
+// answer must not say that nothing changed when something did.
 func (n *Node) store(ctx context.Context, rec *seal.Record) error {
-	_, err := n.Engine.Update(ctx, func(t storage.Txn) error { return rec.Put(t) })
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
+	defer cancel()
+	_, err := n.Engine.Update(ctx, rec.Put)
 	return err
 }
 
@@ -126,6 +166,7 @@ func (n *Node) store(ctx context.Context, rec *seal.Record) error {
 func (n *Node) AutoUnseal(ctx context.Context) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	defer n.publish()
 	if !n.sealed {
 		return nil
 	}
@@ -149,7 +190,11 @@ func (n *Node) AutoUnseal(ctx context.Context) error {
 		return err
 	}
 	n.Log.Info("a seal opens the server", "seal", by)
-	return n.open(ctx, root)
+	if err := n.open(ctx, root); err != nil {
+		return err
+	}
+	n.trySettle(ctx)
+	return nil
 }
 
 // automatic reports whether a seal that needs no people is to open the server.
@@ -219,8 +264,7 @@ func names(rec *seal.Record) string {
 	return text
 }
 
-// open opens the barrier with an unwrapped root key and starts the server; then
-// it brings the wraps to what is configured.
+// open opens the barrier with an unwrapped root key and starts the server.
 func (n *Node) open(ctx context.Context, root []byte) error {
 	if err := n.Record(ctx, "unseal"); err != nil {
 		return err
@@ -231,19 +275,72 @@ func (n *Node) open(ctx context.Context, root []byte) error {
 	if err := n.OnUnseal(ctx); err != nil {
 		n.OnSeal()
 		n.Barrier.Shut()
+		clear(root)
 		return fmt.Errorf("the seal opened and the server did not start: %w", err)
 	}
+	n.unseal.reset()
 	n.sealed, n.root = false, root
+	n.publish()
+	following, stop := context.WithCancel(n.life)
+	n.follow = stop
+	go n.followKeys(following)
+	return nil
+}
+
+// followKeys keeps the barrier's keys fresh while the node is open. When the
+// root key was rotated by other nodes behind this one's back, the node closes
+// and opens anew.
+func (n *Node) followKeys(ctx context.Context) {
+	err := n.Barrier.Follow(ctx)
+	if ctx.Err() != nil || !errors.Is(err, barrier.ErrWrongKey) {
+		return
+	}
+	n.Log.Error("the root key was rotated without this node's noticing; it closes and opens anew", "error", err)
+	n.mu.Lock()
+	if ctx.Err() == nil && !n.sealed {
+		n.shut()
+	}
+	n.mu.Unlock()
+	n.KeepTrying(n.life)
+}
+
+// trySettle settles. If that fails the server works with the seals it has.
+func (n *Node) trySettle(ctx context.Context) {
 	if err := n.settle(ctx); err != nil {
-		// The server works with the seals it has.
 		n.Log.Error("the seals are not what the configuration says", "error", err)
 	}
-	return nil
+}
+
+// refreshRoot makes sure that n.root is what the seals wrap now: another node
+// may have rotated it.
+func (n *Node) refreshRoot(ctx context.Context) error {
+	err := n.Barrier.VerifyRoot(ctx, n.root)
+	if !errors.Is(err, barrier.ErrWrongKey) {
+		return err
+	}
+	rec, err := n.record(ctx)
+	if err != nil {
+		return err
+	}
+	seals := n.named()
+	if s, err := n.keptShamir(ctx); err == nil {
+		seals = append(seals, s)
+	}
+	root, _, err := rec.Unwrap(ctx, seals)
+	if err != nil {
+		return err
+	}
+	clear(n.root)
+	n.root = root
+	return n.Barrier.VerifyRoot(ctx, root)
 }
 
 // settle finishes a root rotation that was interrupted, lets newly configured
 // seals wrap the root key, and leaves disabled ones once another one does.
 func (n *Node) settle(ctx context.Context) error {
+	if err := n.refreshRoot(ctx); err != nil {
+		return err
+	}
 	if err := n.resumeRotation(ctx); err != nil {
 		return fmt.Errorf("finish the rotation of the root key: %w", err)
 	}
@@ -277,7 +374,11 @@ func (n *Node) settle(ctx context.Context) error {
 			continue
 		}
 		if c.Kind == shamir.Name {
-			rec.Shares = nil
+			// Who held its shares holds recovery shares from now on.
+			if err := n.keepAsRecovery(ctx, rec.Shares); err != nil {
+				return errors.Join(append(errs, err)...)
+			}
+			rec.Shares, rec.Recovery = nil, rec.Shares
 		}
 		n.Log.Info("a seal was left", "seal", c.Name, "kind", c.Kind)
 		changed = true
@@ -288,10 +389,15 @@ func (n *Node) settle(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// Seal closes the server and drops its keys.
+// Seal closes the server and drops its keys. // A rotation of the root key under way is
+// interrupted; the next unseal takes it up.
 func (n *Node) Seal(ctx context.Context) error {
+	if stop := n.interrupt.Load(); stop != nil {
+		(*stop)()
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	defer n.publish()
 	if n.sealed {
 		return nil
 	}
@@ -303,16 +409,24 @@ func (n *Node) Seal(ctx context.Context) error {
 }
 
 func (n *Node) shut() {
+	n.follow()
 	n.OnSeal()
 	n.Barrier.Shut()
 	clear(n.root)
 	n.sealed, n.root = true, nil
 	n.unseal.reset()
-	n.rekey, n.generate = rekey{}, generation{}
+	n.cancel()
+	n.generate.quorum.reset()
+	n.generate = generation{}
+	n.publish()
 }
 
 // Close shuts the node without recording it: the process ends.
 func (n *Node) Close() {
+	n.end()
+	if stop := n.interrupt.Load(); stop != nil {
+		(*stop)()
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if !n.sealed {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
+	"encoding/json"
 	"errors"
 	"slices"
 
@@ -91,22 +92,57 @@ func (n *Node) authority(ctx context.Context) (authority, error) {
 		return authority{}, err
 	}
 	a := authority{rec: rec}
-	people := held(rec)
-	if people == nil {
-		return a, errNoShares()
-	}
-	a.threshold = people.Threshold
 	if rec.Shares != nil {
+		a.threshold = rec.Shares.Threshold
 		return a, nil
 	}
-	err = n.Barrier.View(ctx, func(r storage.Reader) error {
-		a.recovery, err = r.Get(recoveryRow)
-		return err
-	})
+	// The record lies open on the disk; what it says of the recovery key is only
+	// for show while the node is sealed.
+	kept, err := n.recovery(ctx)
 	if errors.Is(err, storage.ErrNotFound) {
 		return a, errNoShares()
 	}
+	a.recovery, a.threshold = kept.Hash, kept.Threshold
 	return a, err
+}
+
+// recoveryKey is what is kept of the recovery key.
+type recoveryKey struct {
+	Hash []byte `json:"hash"` // SHA-256; the key has 256 random bits
+	seal.Shares
+}
+
+func putRecovery(t storage.Txn, key []byte, split seal.Shares) error {
+	sum := sha256.Sum256(key)
+	row, err := json.Marshal(recoveryKey{Hash: sum[:], Shares: split})
+	if err != nil {
+		return err
+	}
+	return t.Put(recoveryRow, row)
+}
+
+func (n *Node) recovery(ctx context.Context) (kept recoveryKey, err error) {
+	err = n.Barrier.View(ctx, func(r storage.Reader) error {
+		row, err := r.Get(recoveryRow)
+		if err != nil {
+			return err
+		}
+		return json.Unmarshal(row, &kept)
+	})
+	return kept, err
+}
+
+// keepAsRecovery turns the Shamir seal's key into the recovery key.
+func (n *Node) keepAsRecovery(ctx context.Context, split *seal.Shares) error {
+	_, err := n.Barrier.Update(ctx, func(t storage.Txn) error {
+		key, err := t.Get(shamirRow)
+		if err != nil {
+			return err
+		}
+		defer clear(key)
+		return putRecovery(t, key, *split)
+	})
+	return err
 }
 
 func errNoShares() error {
@@ -124,8 +160,13 @@ func (n *Node) prove(ctx context.Context, a authority, key []byte) bool {
 		return false
 	}
 	root, _, err := a.rec.Unwrap(ctx, []seal.Named{s})
-	clear(root)
-	return err == nil
+	if err != nil {
+		return false
+	}
+	defer clear(root)
+	// That a key unwraps something proves nothing: whoever can write to the disk
+	// can put there what he wrapped himself. It has to be the root key.
+	return n.Barrier.VerifyRoot(ctx, root) == nil
 }
 
 // shamirOf returns the Shamir seal of a key.

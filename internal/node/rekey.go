@@ -119,7 +119,9 @@ func (n *Node) RekeyUpdate(ctx context.Context, nonce string, share []byte) (Rek
 		Complete: true, Nonce: nonce, Shares: k.Shares, Threshold: k.Threshold, NewShares: k.next.shares, Verify: k.Verify,
 	}
 	if !k.Verify {
-		return out, n.enforce(ctx)
+		err := n.enforce(ctx)
+		n.cancel()
+		return out, err
 	}
 	k.verify.begin()
 	out.VerifyNonce = k.verify.nonce
@@ -128,6 +130,9 @@ func (n *Node) RekeyUpdate(ctx context.Context, nonce string, share []byte) (Rek
 
 // fresh makes a key of the kind that is in force, and its shares.
 func (n *Node) fresh(ctx context.Context, shares, threshold int) (*fresh, error) {
+	if err := n.refreshRoot(ctx); err != nil {
+		return nil, err
+	}
 	a, err := n.authority(ctx)
 	if err != nil {
 		return nil, err
@@ -148,19 +153,24 @@ func (n *Node) enforce(ctx context.Context) error {
 	if err := n.Record(ctx, "rekey"); err != nil {
 		return err
 	}
-	// The key inside the barrier is only for root rotations, which check it, so
-	// that a crash between the two writes costs a rekey and locks nobody out.
-	if err := n.store(ctx, f.rec); err != nil {
+	// Of the two writes one decides: the record for the Shamir seal, the row
+	// inside the barrier for the recovery key. Once it is done the new shares are
+	// in force and must be handed out, whatever becomes of the other: the key
+	// inside the barrier is only for root rotations, which check it, and the
+	// record's numbers of the recovery key are only for show.
+	decide := func() error { return n.store(ctx, f.rec) }
+	follow := func() error { return n.keep(ctx, f.key, nil, nil) }
+	if f.rec.Shares == nil {
+		decide, follow = func() error { return n.keep(ctx, nil, f.key, f.rec.Recovery) }, decide
+	}
+	if err := decide(); err != nil {
 		return err
 	}
-	var err error
-	if f.rec.Shares != nil {
-		err = n.keep(ctx, f.key, nil)
-	} else {
-		err = n.keep(ctx, nil, f.key)
+	if err := follow(); err != nil {
+		n.Log.Error("the new key shares are in force, but not everything was noted; rekey once more", "error", err)
 	}
 	n.cancel()
-	return err
+	return nil
 }
 
 // RekeyVerify takes one new share, and puts the new shares in force once enough
@@ -222,6 +232,9 @@ func (n *Node) GiveShares(ctx context.Context, shares, threshold int) ([][]byte,
 	if err := checkShares(shares, threshold); err != nil {
 		return nil, err
 	}
+	if err := n.refreshRoot(ctx); err != nil {
+		return nil, err
+	}
 	if _, err := n.authority(ctx); err == nil && !n.wantsShamir(ctx) {
 		return nil, fault.New(fault.Invalid, "people hold key shares of this server already; `coffer operator rekey` replaces them")
 	}
@@ -239,22 +252,26 @@ func (n *Node) GiveShares(ctx context.Context, shares, threshold int) ([][]byte,
 			return nil, err
 		}
 		next.Recovery = &seal.Shares{Shares: shares, Threshold: threshold}
-		if err := n.keep(ctx, nil, key); err != nil {
+		if err := n.keep(ctx, nil, key, next.Recovery); err != nil {
 			return nil, err
 		}
-		return parts, n.store(ctx, next)
+		if err := n.store(ctx, next); err != nil {
+			n.Log.Error("the recovery shares are in force, but the record does not show them", "error", err)
+		}
+		return parts, nil
 	}
 	key, parts, err := n.addShamir(ctx, next, n.root, shares, threshold)
 	if err != nil {
 		return nil, err
 	}
-	if err := n.keep(ctx, key, nil); err != nil {
+	if err := n.keep(ctx, key, nil, nil); err != nil {
 		return nil, err
 	}
 	if err := n.store(ctx, next); err != nil {
 		return nil, err
 	}
-	return parts, n.settle(ctx)
+	n.trySettle(ctx)
+	return parts, nil
 }
 
 // wantsShamir reports whether a Shamir seal is configured that does not wrap the

@@ -59,6 +59,13 @@ func (n *Node) RotateRoot(ctx context.Context) error {
 	if n.sealed {
 		return errSealed()
 	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	n.interrupt.Store(&stop)
+	defer n.interrupt.Store(nil)
+	if err := n.refreshRoot(ctx); err != nil {
+		return err
+	}
 	if err := n.resumeRotation(ctx); err != nil {
 		return err
 	}
@@ -130,6 +137,7 @@ func (n *Node) rewrapRoot(ctx context.Context, root []byte) error {
 	if err := n.store(ctx, rec); err != nil {
 		return err
 	}
+	clear(n.root)
 	n.root = root
 	return nil
 }
@@ -156,8 +164,8 @@ func (n *Node) seals(ctx context.Context) ([]seal.Named, error) {
 	return out, nil
 }
 
-// shamirSeal returns the Shamir seal from the key that is kept in the barrier.
-func (n *Node) shamirSeal(ctx context.Context, rec *seal.Record) (seal.Named, error) {
+// keptShamir returns the Shamir seal from the key that is kept in the barrier.
+func (n *Node) keptShamir(ctx context.Context) (seal.Named, error) {
 	var key []byte
 	err := n.Barrier.View(ctx, func(r storage.Reader) (err error) {
 		key, err = r.Get(shamirRow)
@@ -167,7 +175,12 @@ func (n *Node) shamirSeal(ctx context.Context, rec *seal.Record) (seal.Named, er
 		return seal.Named{}, err
 	}
 	defer clear(key)
-	s, err := n.shamirOf(key)
+	return n.shamirOf(key)
+}
+
+// shamirSeal returns the Shamir seal, made sure that it is the one of rec.
+func (n *Node) shamirSeal(ctx context.Context, rec *seal.Record) (seal.Named, error) {
+	s, err := n.keptShamir(ctx)
 	if err != nil {
 		return s, err
 	}

@@ -30,6 +30,9 @@ type field struct {
 	Field
 	index []int
 	whole bool // takes the whole body
+	// resets makes null the zero value of a pointer field and not nil, so that a
+	// merge patch can tell null from a parameter that was not sent.
+	resets bool
 }
 
 // Fields returns the route's parameters in the order of the request's fields.
@@ -58,7 +61,7 @@ func plan(t reflect.Type, pattern string) []field {
 				continue
 			}
 			name, options, _ := strings.Cut(name, ",")
-			f := field{index: sf.Index, whole: in == "json" && options == "whole"}
+			f := field{index: sf.Index, whole: in == "json" && options == "whole", resets: options == "resets"}
 			f.Field = Field{Name: name, In: in, Doc: sf.Tag.Get("doc"), Type: sf.Type}
 			fields = append(fields, f)
 		}
@@ -121,6 +124,10 @@ func set(dst reflect.Value, f *field, value []byte, text string) error {
 			return nil
 		}
 		value = fmt.Appendf(nil, "%q", text)
+	}
+	if f.resets && string(value) == "null" {
+		dst.Set(reflect.New(dst.Type().Elem()))
+		return nil
 	}
 	if err := json.Unmarshal(value, dst.Addr().Interface(), json.MatchCaseInsensitiveNames(false)); err != nil {
 		return fault.New(fault.Invalid, "%s: %s", f.Name, explain(err, f.Type))

@@ -13,6 +13,7 @@ import (
 	"context"
 	"net/netip"
 	"reflect"
+	"time"
 
 	"github.com/cofferhq/coffer/internal/policy"
 )
@@ -28,8 +29,9 @@ type Caller struct {
 	Remote      netip.Addr
 	RequestID   string
 	Namespace   string
-	Token       string // the token as it was sent, for the routes that act on the caller's own
-	Access      Access // what else the caller may do; nil means nothing
+	Token       string        // as it was sent, for routes that act on the caller's own; public routes see it unchecked
+	WrapTTL     time.Duration // of the wrapping that was asked for; 0 for none
+	Access      Access        // what else the caller may do; nil means nothing
 }
 
 // Access answers what a caller may do besides the request at hand.

@@ -13,8 +13,8 @@ import (
 	"github.com/cofferhq/coffer/internal/storage"
 )
 
-// recordRow is the key of the record in the engine below the barrier.
-const recordRow = "seal/config"
+// RecordRow is the key of the record in the engine below the barrier.
+const RecordRow = "seal/config"
 
 // recordVersion is the layout of the row.
 const recordVersion = 1
@@ -75,7 +75,7 @@ func now() time.Time { return time.Now().UTC().Truncate(time.Second) }
 
 // Load reads the record; r is of the engine below the barrier.
 func Load(r storage.Reader) (*Record, error) {
-	row, err := r.Get(recordRow)
+	row, err := r.Get(RecordRow)
 	if errors.Is(err, storage.ErrNotFound) {
 		return nil, ErrNoRecord
 	}
@@ -84,10 +84,10 @@ func Load(r storage.Reader) (*Record, error) {
 	}
 	var rec Record
 	if err := json.Unmarshal(row, &rec); err != nil {
-		return nil, fmt.Errorf("the row %s is malformed; restore it from a backup: %w", recordRow, err)
+		return nil, fmt.Errorf("the row %s is malformed; restore it from a backup: %w", RecordRow, err)
 	}
 	if rec.Version != recordVersion {
-		return nil, fmt.Errorf("the row %s has version %d, this program knows %d", recordRow, rec.Version, recordVersion)
+		return nil, fmt.Errorf("the row %s has version %d, this program knows %d", RecordRow, rec.Version, recordVersion)
 	}
 	return &rec, nil
 }
@@ -111,11 +111,11 @@ func (rec *Record) Put(t storage.Txn) error {
 	if err != nil {
 		return err
 	}
-	return t.Put(recordRow, row)
+	return t.Put(RecordRow, row)
 }
 
 // Delete removes the record.
-func Delete(t storage.Txn) error { return t.Delete(recordRow) }
+func Delete(t storage.Txn) error { return t.Delete(RecordRow) }
 
 // Has reports whether the named seal wraps the root keyset.
 func (rec *Record) Has(name string) bool { return rec.index(name) >= 0 }

@@ -38,7 +38,7 @@ type DeviceInfo struct {
 // DeviceMap lists audit devices by path.
 type DeviceMap struct {
 	route.Doubled
-	Devices map[string]DeviceInfo `json:",inline"`
+	Devices map[string]DeviceInfo `json:",embed"`
 }
 
 func (s *System) listDevices(ctx context.Context, _ route.Caller, _ route.Nothing) (DeviceMap, error) {

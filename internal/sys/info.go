@@ -9,6 +9,7 @@ import (
 	"github.com/cofferhq/coffer/internal/policy"
 	"github.com/cofferhq/coffer/internal/route"
 	"github.com/cofferhq/coffer/internal/wire"
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // APILevel is the level of Vault's API that is spoken. Clients switch features
@@ -59,11 +60,11 @@ func (s *System) openAPI(context.Context, route.Caller, OpenAPIRequest) (route.R
 // Vault's names.
 type SanitizedConfig struct {
 	route.Doubled
-	Settings wire.Object `json:",inline"`
+	Settings jsontext.Value `json:",embed"`
 }
 
 func (s *System) sanitized(context.Context, route.Caller, route.Nothing) (SanitizedConfig, error) {
-	return s.Sanitized(), nil
+	return s.Sanitized()
 }
 
 // VersionInfo is one version that the server has run.
@@ -140,7 +141,7 @@ type InFlight struct {
 // InFlightAnswer lists requests by id.
 type InFlightAnswer struct {
 	route.Doubled
-	Requests map[string]InFlight `json:",inline"`
+	Requests map[string]InFlight `json:",embed"`
 }
 
 func (s *System) inFlight(context.Context, route.Caller, route.Nothing) (InFlightAnswer, error) {

@@ -83,7 +83,7 @@ type OneMount struct {
 // MountMap is a list of mounts by path, without "auth/" in front of methods.
 type MountMap struct {
 	route.Doubled
-	Mounts map[string]MountInfo `json:",inline"`
+	Mounts map[string]MountInfo `json:",embed"`
 }
 
 func describe(e *mount.Entry) MountInfo {

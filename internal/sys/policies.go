@@ -194,7 +194,7 @@ type Capabilities struct {
 type CapabilitiesAnswer struct {
 	route.Doubled
 	Capabilities []string            `json:"capabilities,omitempty"` // where one path was asked about
-	ByPath       map[string][]string `json:",inline"`
+	ByPath       map[string][]string `json:",embed"`
 }
 
 func (s *System) capable(ctx context.Context, policies []string, in Capabilities) (CapabilitiesAnswer, error) {

@@ -33,11 +33,12 @@ type Options struct {
 	AuditLog  func() (AuditLog, error)
 	Metrics   func(format string) (route.Raw, error)
 	OpenAPI   func() ([]byte, error)
-	Sanitized func() SanitizedConfig
+	Sanitized func() (SanitizedConfig, error)
 	InFlight  func() []InFlight
 	Kinds     func() []*engine.Spec
 	ClusterID func() (id, name string)
-	Address   string // api_addr
+	NewPad    func() string // a one-time pad as long as a root token
+	Address   string        // api_addr
 	// StorageType is the kind of the storage engine.
 	StorageType string
 	Version     Version

@@ -7,6 +7,7 @@ import (
 	"github.com/cofferhq/coffer/internal/route"
 	"github.com/cofferhq/coffer/internal/token"
 	"github.com/cofferhq/coffer/internal/wire"
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // Holding a wrapping token is the permission to unwrap it, so that these routes
@@ -16,7 +17,7 @@ var wrappingRoutes = []route.Route[*System]{
 	route.New("POST", "wrapping/unwrap", "Take what is behind a wrapping token, once.", (*System).unwrap, route.Public()),
 	route.New("POST", "wrapping/lookup", "Read when and for what a wrapping token was made.", (*System).wrapLookup, route.Public(), route.Reads()),
 	route.New("GET", "wrapping/lookup", "Read when and for what the calling wrapping token was made.", (*System).wrapLookup, route.Public()),
-	route.New("POST", "wrapping/rewrap", "Put what is behind a wrapping token behind a fresh one.", (*System).rewrap, route.Public()),
+	route.New("POST", "wrapping/rewrap", "Put what is behind a wrapping token behind a fresh one.", (*System).rewrapToken, route.Public()),
 }
 
 // Wrap is anything.
@@ -26,14 +27,14 @@ type Wrap struct {
 
 // Wrapped is what was sent, before the gateway wraps it.
 type Wrapped struct {
-	Body wire.Object `json:",inline"`
+	Body jsontext.Value `json:",embed"`
 }
 
 func (s *System) wrap(_ context.Context, by route.Caller, in Wrap) (Wrapped, error) {
 	if by.WrapTTL == 0 {
 		return Wrapped{}, fault.New(fault.Invalid, "endpoint requires response wrapping to be used: send X-Vault-Wrap-TTL, for example 5m")
 	}
-	return Wrapped(in), nil
+	return Wrapped{jsontext.Value(in.Body)}, nil
 }
 
 // WrappingToken names a wrapping token; left out, it is the calling one.
@@ -73,6 +74,6 @@ func (s *System) wrapLookup(ctx context.Context, by route.Caller, in WrappingTok
 	return WrapLookup{info.CreationPath, info.CreationTime, info.TTL}, nil
 }
 
-func (s *System) rewrap(ctx context.Context, by route.Caller, in WrappingToken) (*token.WrapInfo, error) {
+func (s *System) rewrapToken(ctx context.Context, by route.Caller, in WrappingToken) (*token.WrapInfo, error) {
 	return s.Open().Tokens.Rewrap(ctx, in.or(by))
 }

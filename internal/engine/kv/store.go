@@ -48,7 +48,7 @@ func open(_ context.Context, env engine.Env, _ Mount) (*Store, error) {
 func (s *Store) update(ctx context.Context, fn func(storage.Txn) error) error {
 	_, err := s.engine.Update(ctx, fn)
 	if errors.Is(err, storage.ErrTooLarge) {
-		return fault.Wrap(fault.TooLarge, err, "the secret with its metadata is larger than storage takes at once; at most %d bytes fit", storage.MaxUpdateBytes)
+		return fault.Wrap(fault.TooLarge, err, "the change is larger than storage takes at once: %d bytes with the metadata, and %d rows", storage.MaxUpdateBytes, storage.MaxUpdateKeys)
 	}
 	return err
 }

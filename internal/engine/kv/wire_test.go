@@ -252,6 +252,22 @@ func TestCustomMetadata(t *testing.T) {
 	}
 }
 
+func TestNullInAPatchResets(t *testing.T) {
+	e := openV2(t)
+	e.Must(t, 204, "POST", "metadata/a", `{"owner":"o","description":"d","kind":"k","max_versions":3,"cas_required":true,"delete_version_after":"1h","destroy_deleted_after":"1h","expires_at":"2031-01-01T00:00:00Z","expiry":"enforce","custom_metadata":{"a":"b"},"tags":["t"],"validators":{"max_bytes":9}}`)
+	e.Must(t, 204, "PATCH", "metadata/a", `{"kind":"k2"}`)
+	if out := metadata(t, e, "a"); out.Owner != "o" || out.MaxVersions != 3 || !out.CASRequired || out.Kind != "k2" || out.Validators == nil {
+		t.Errorf("a patch of one member changed others: %+v", out)
+	}
+	e.Must(t, 204, "PATCH", "metadata/a", `{"owner":null,"description":null,"kind":null,"max_versions":null,"cas_required":null,"delete_version_after":null,"destroy_deleted_after":null,"expires_at":null,"expiry":null,"custom_metadata":{"a":null},"tags":{"t":null},"validators":{"max_bytes":null}}`)
+	out := metadata(t, e, "a")
+	if out.Owner+out.Description+out.Kind != "" || out.MaxVersions != 0 || out.CASRequired || out.DeleteAfter != 0 || out.DestroyAfter != 0 ||
+		!out.Expires.IsZero() || out.Expiry != "warn" || out.Custom != nil || len(out.Tags) != 0 {
+		t.Errorf("null did not reset everything: %+v", out)
+	}
+	e.Must(t, 200, "POST", "data/a", `{"data":{"longer":"than nine bytes"}}`)
+}
+
 func TestVersion1(t *testing.T) {
 	store := enginetest.Open(t, kv.V1.Spec(), enginetest.Options{}).Storage
 	e := enginetest.Open(t, kv.V1.Spec(), enginetest.Options{Storage: store})

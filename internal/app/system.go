@@ -1,0 +1,127 @@
+package app
+
+import (
+	"crypto/rand"
+	"encoding/json"
+	"time"
+
+	"github.com/cofferhq/coffer/internal/builtin"
+	"github.com/cofferhq/coffer/internal/docgen"
+	"github.com/cofferhq/coffer/internal/engine"
+	"github.com/cofferhq/coffer/internal/fault"
+	"github.com/cofferhq/coffer/internal/metrics"
+	"github.com/cofferhq/coffer/internal/route"
+	"github.com/cofferhq/coffer/internal/storage/pebble"
+	"github.com/cofferhq/coffer/internal/sys"
+)
+
+// systemOptions is what the routes below sys/ ask of the server.
+func (s *Server) systemOptions() sys.Options {
+	return sys.Options{
+		Node: s.node,
+		Open: func() *sys.Unsealed { return &s.getRunning().Unsealed },
+		Why:  s.why, AuditLog: s.auditLog, Metrics: s.showMetrics, OpenAPI: s.openAPI, Sanitized: s.sanitized,
+		InFlight: s.inFlight, Kinds: func() []*engine.Spec { return builtin.Engines },
+		ClusterID: func() (string, string) { return "", s.cfg.ClusterName },
+		NewPad:    newPad, Address: s.cfg.APIAddr, StorageType: "pebble", Version: s.version,
+	}
+}
+
+// newPad returns a one-time pad of printable characters.
+func newPad() string { return (rand.Text() + rand.Text() + rand.Text() + rand.Text())[:tokenLength] }
+
+func (s *Server) why(requestID string) (sys.Why, error) {
+	d, err := s.gateway.Why(requestID)
+	if err != nil {
+		return sys.Why{}, err
+	}
+	return sys.Why{
+		RequestID: d.RequestID, Time: d.Time.UTC(), Principal: d.Principal, Accessor: d.Accessor, Policies: d.Policies,
+		Path: d.Asked.Path, Plain: d.Asked.Plain, Need: d.Asked.Need.String(), Sudo: d.Asked.Sudo,
+		Allowed: d.Decision.Allowed, Policy: d.Decision.Policy, Rule: d.Decision.Rule, Missing: d.Decision.Missing,
+		Fix: d.Decision.Fix, Considered: d.Explain().Lines(),
+	}, nil
+}
+
+func (s *Server) auditLog() (sys.AuditLog, error) {
+	r := s.getRunning()
+	c := s.audit.LastCheckpoint()
+	return sys.AuditLog{Origin: s.origin, PublicKey: r.Devices.PublicKey(), Entries: c.Size, Checkpoint: string(c.Note)}, nil
+}
+
+func (s *Server) showMetrics(format string) (route.Raw, error) {
+	contentType, body, err := s.metrics.Show(format)
+	if err != nil {
+		return route.Raw{}, fault.New(fault.Invalid, "%v", err)
+	}
+	return route.Raw{ContentType: contentType, Body: body}, nil
+}
+
+func (s *Server) openAPI() ([]byte, error) {
+	var mounts []docgen.Mount
+	for _, m := range s.getRunning().Mounts.List() {
+		mounts = append(mounts, docgen.Mount{Path: m.Entry.Path, Kind: m.Spec.Name, Doc: m.Spec.Doc, Routes: m.Spec.Routes})
+	}
+	return docgen.OpenAPI(s.version.Wire(), mounts)
+}
+
+func (s *Server) sanitized() (sys.SanitizedConfig, error) {
+	text, err := json.Marshal(s.cfg.Sanitized())
+	return sys.SanitizedConfig{Settings: text}, err
+}
+
+func (s *Server) inFlight() []sys.InFlight {
+	var out []sys.InFlight
+	for _, r := range s.gateway.InFlight() {
+		out = append(out, sys.InFlight{ID: r.ID, Method: r.Method, Path: r.Path, Remote: r.Remote.String(), Start: r.Since.UTC()})
+	}
+	return out
+}
+
+// sources is what the metrics read when they are asked.
+func (s *Server) sources() metrics.Sources {
+	return metrics.Sources{
+		Version: s.version.Coffer,
+		Seal: func() metrics.Seal {
+			open := s.barrier.Opened()
+			return metrics.Seal{Initialized: open, Unsealed: open, Active: open}
+		},
+		Storage: s.storageFigures,
+		Caches:  s.cacheFigures,
+		Checkpoint: func() time.Time {
+			if s.audit == nil {
+				return time.Time{}
+			}
+			return s.audit.Stats().LastCheckpoint
+		},
+		CertExpiry: func() (first time.Time) {
+			for _, l := range s.listeners {
+				if l.expiry != nil && (first.IsZero() || l.expiry().Before(first)) {
+					first = l.expiry()
+				}
+			}
+			return first
+		},
+	}
+}
+
+func (s *Server) storageFigures() metrics.Storage {
+	e, ok := s.engine.(*pebble.Engine)
+	if !ok {
+		return metrics.Storage{}
+	}
+	st := e.Stats()
+	return metrics.Storage{Commits: st.Commits, Syncs: st.Syncs.Count, Bytes: st.DiskBytes}
+}
+
+func (s *Server) cacheFigures() []metrics.Cache {
+	r := s.getRunning()
+	if r == nil || r.tokenCache == nil {
+		return nil
+	}
+	tokens, policies := r.tokenCache.Stats(), r.Policies.CacheStats()
+	return []metrics.Cache{
+		{Name: "tokens", Hits: tokens.Hits, Misses: tokens.Misses},
+		{Name: "policies", Hits: policies.Hits, Misses: policies.Misses},
+	}
+}
