@@ -7,10 +7,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cofferhq/coffer/internal/audit"
@@ -23,6 +25,7 @@ import (
 	"github.com/cofferhq/coffer/internal/route"
 	"github.com/cofferhq/coffer/internal/storage"
 	"github.com/cofferhq/coffer/internal/sys"
+	"github.com/cofferhq/coffer/internal/wire"
 )
 
 // shutdownBound is how long requests under way may take to finish.
@@ -46,7 +49,9 @@ type Server struct {
 	metrics *metrics.Metrics
 	store   keeper
 
-	running    *running // while unsealed
+	first      *firstStart // while the server initializes itself
+	rootToken  wire.Secret // made by FirstStart
+	running    *running    // while unsealed
 	runningMu  sync.RWMutex
 	listeners  []*listener
 	background sync.WaitGroup
@@ -76,6 +81,9 @@ func Start(ctx context.Context, cfg *config.Config, version sys.Version, log *sl
 	}
 	if err := s.listen(ctx); err != nil {
 		return nil, err
+	}
+	if cfg.Dev != nil {
+		return s, s.FirstStart(ctx, cfg.Dev.RootToken, !cfg.Dev.NoKV)
 	}
 	if err := s.node.AutoUnseal(ctx); err != nil {
 		log.Error("no seal opens the server; it goes on trying", "error", err)
@@ -133,12 +141,6 @@ func (s *Server) build(ctx context.Context) {
 // event records something in the server's life.
 func (s *Server) event(ctx context.Context, name string) error {
 	return s.audit.Append(context.WithoutCancel(ctx), &audit.Entry{Type: audit.Event, Event: name})
-}
-
-// Init initializes the server, as sys/init does, for a server that starts for
-// the first time by itself.
-func (s *Server) Init(ctx context.Context) (*node.InitResult, error) {
-	return s.node.Init(ctx, node.InitRequest{})
 }
 
 // Initialized reports whether the server was initialized, and sealed whether it
@@ -208,9 +210,13 @@ func (s *Server) Close() error {
 }
 
 // Run is the life of a server process: it starts the server, tells the
-// supervisor, waits for a signal and closes. ready is called once the server
-// answers.
-func Run(ctx context.Context, cfg *config.Config, version sys.Version, log *slog.Logger, ready func(context.Context, *Server) error) error {
+// supervisor, waits for a signal and closes. The log goes to stderr unless the
+// configuration names a file. ready is called once the server answers.
+func Run(ctx context.Context, cfg *config.Config, version sys.Version, stderr io.Writer, ready func(context.Context, *Server) error) error {
+	log, reopen, err := Logger(cfg, stderr)
+	if err != nil {
+		return err
+	}
 	if err := process.Harden(); err != nil {
 		log.Warn("the process is not as closed as it could be", "error", err)
 	}
@@ -225,20 +231,23 @@ func Run(ctx context.Context, cfg *config.Config, version sys.Version, log *slog
 		defer func() { _ = remove() }()
 	}
 	supervisor := process.FindSupervisor()
-	var s *Server
-	reload := func() {
-		if s != nil {
-			_ = supervisor.Reloading()
-			s.Reload()
-			_ = supervisor.Ready("serving")
+	var serving atomic.Pointer[Server]
+	ctx, stop := process.Signals(ctx, log, func() {
+		_ = supervisor.Reloading()
+		if err := reopen(); err != nil {
+			log.Error("the log goes on in the file it had", "error", err)
 		}
-	}
-	ctx, stop := process.Signals(ctx, log, reload)
+		if s := serving.Load(); s != nil {
+			s.Reload()
+		}
+		_ = supervisor.Ready("serving")
+	})
 	defer stop()
 	s, err := Start(ctx, cfg, version, log)
 	if err != nil {
 		return err
 	}
+	serving.Store(s)
 	if ready != nil {
 		if err := ready(ctx, s); err != nil {
 			return errors.Join(err, s.Close())

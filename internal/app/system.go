@@ -1,6 +1,7 @@
 package app
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/json"
 	"time"
@@ -22,9 +23,21 @@ func (s *Server) systemOptions() sys.Options {
 		Open: func() *sys.Unsealed { return &s.getRunning().Unsealed },
 		Why:  s.why, AuditLog: s.auditLog, Metrics: s.showMetrics, OpenAPI: s.openAPI, Sanitized: s.sanitized,
 		InFlight: s.inFlight, Kinds: func() []*engine.Spec { return builtin.Engines },
-		ClusterID: func() (string, string) { return "", s.cfg.ClusterName },
+		ClusterID: s.clusterID,
 		NewPad:    newPad, Address: s.cfg.APIAddr, StorageType: "pebble", Version: s.version,
 	}
+}
+
+// clusterID returns what tells this store from every other, and its name.
+func (s *Server) clusterID() (id, name string) {
+	status, err := s.node.Status(context.Background())
+	if err != nil {
+		return "", s.cfg.ClusterName
+	}
+	if name = s.cfg.ClusterName; name == "" && len(status.ClusterID) >= 8 {
+		name = "coffer-cluster-" + status.ClusterID[:8]
+	}
+	return status.ClusterID, name
 }
 
 // newPad returns a one-time pad of printable characters.

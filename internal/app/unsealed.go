@@ -197,15 +197,3 @@ func (s *Server) getRunning() *running {
 	defer s.runningMu.RUnlock()
 	return s.running
 }
-
-// newRootToken makes a root token in the open server.
-func (s *Server) newRootToken(ctx context.Context) (string, error) {
-	r := token.Request{
-		Policies: []string{token.RootPolicy}, Initial: true, DisplayName: "root", Path: "auth/token/root",
-	}
-	if s.cfg.Dev != nil {
-		r.ID = s.cfg.Dev.RootToken.Reveal()
-	}
-	secret, _, err := s.getRunning().Tokens.Create(ctx, nil, r)
-	return secret.Reveal(), err
-}
