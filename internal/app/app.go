@@ -37,7 +37,8 @@ type Server struct {
 	log     *slog.Logger
 	version sys.Version
 	dataDir string
-	temp    string // removed at the end; of a development server
+	temp    string      // removed at the end; of a development server
+	devRoot wire.Secret // a development server's root token
 
 	engine  storage.Engine
 	barrier *barrier.Barrier
@@ -49,9 +50,8 @@ type Server struct {
 	metrics *metrics.Metrics
 	store   keeper
 
-	first      *firstStart // while the server initializes itself
-	rootToken  wire.Secret // made by FirstStart
-	running    *running    // while unsealed
+	first      atomic.Pointer[FirstStart] // while the server initializes itself
+	running    *running                   // while unsealed
 	runningMu  sync.RWMutex
 	listeners  []*listener
 	background sync.WaitGroup
@@ -83,7 +83,8 @@ func Start(ctx context.Context, cfg *config.Config, version sys.Version, log *sl
 		return nil, err
 	}
 	if cfg.Dev != nil {
-		return s, s.FirstStart(ctx, cfg.Dev.RootToken, !cfg.Dev.NoKV)
+		s.devRoot, err = s.Initialize(ctx, FirstStart{RootToken: cfg.Dev.RootToken, KV: !cfg.Dev.NoKV})
+		return s, err
 	}
 	if err := s.node.AutoUnseal(ctx); err != nil {
 		log.Error("no seal opens the server; it goes on trying", "error", err)
@@ -155,6 +156,9 @@ func (s *Server) Initialized(ctx context.Context) (initialized, sealed bool, err
 func (s *Server) Address() (url, caFile string) {
 	return s.listeners[0].url(), s.listeners[0].caFile
 }
+
+// DevRootToken returns a development server's root token.
+func (s *Server) DevRootToken() wire.Secret { return s.devRoot }
 
 // Wait returns when ctx ends or a listener fails.
 func (s *Server) Wait(ctx context.Context) error {

@@ -38,10 +38,11 @@ type Server struct {
 func Start(t testing.TB, more string) *Server {
 	t.Helper()
 	s := Uninitialized(t, more)
-	if err := s.FirstStart(t.Context(), "", true); err != nil {
+	root, err := s.Initialize(t.Context(), app.FirstStart{KV: true})
+	if err != nil {
 		t.Fatalf("initialize: %v", err)
 	}
-	s.Root = s.RootToken().Reveal()
+	s.Root = root.Reveal()
 	return s
 }
 
