@@ -160,6 +160,9 @@ func (s *Server) Address() (url, caFile string) {
 // DevRootToken returns a development server's root token.
 func (s *Server) DevRootToken() wire.Secret { return s.devRoot }
 
+// Dev returns how a development server was asked for, nil for any other.
+func (s *Server) Dev() *config.Dev { return s.cfg.Dev }
+
 // Wait returns when ctx ends or a listener fails.
 func (s *Server) Wait(ctx context.Context) error {
 	select {

@@ -1,0 +1,187 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/cofferhq/coffer/client"
+	"github.com/cofferhq/coffer/internal/wire"
+)
+
+// shell is what commands share: the world, and the flags that all of them take.
+type shell struct {
+	Env
+	global struct {
+		address, namespace, token                 string
+		caCert, clientCert, clientKey, serverName string
+		skipVerify                                bool
+		format, field, wrapTTL                    string
+		nonInteractive                            bool
+	}
+}
+
+func (s *shell) globalFlags(root *cobra.Command) {
+	f, g := root.PersistentFlags(), &s.global
+	f.StringVar(&g.address, "address", "", "address of the server; COFFER_ADDR, or https://127.0.0.1:8200")
+	f.StringVar(&g.namespace, "namespace", "", "namespace; COFFER_NAMESPACE")
+	f.StringVar(&g.caCert, "ca-cert", "", "PEM file of the authority that the server's certificate is checked with; COFFER_CACERT")
+	f.StringVar(&g.clientCert, "client-cert", "", "PEM file of a certificate to show the server; COFFER_CLIENT_CERT")
+	f.StringVar(&g.clientKey, "client-key", "", "PEM file of its key; COFFER_CLIENT_KEY")
+	f.StringVar(&g.serverName, "tls-server-name", "", "name that the server's certificate must hold; COFFER_TLS_SERVER_NAME")
+	f.BoolVar(&g.skipVerify, "tls-skip-verify", false, "believe any certificate: only for tests; COFFER_SKIP_VERIFY")
+	f.StringVar(&g.format, "format", "", "table, json or yaml; COFFER_FORMAT, or table")
+	f.StringVar(&g.field, "field", "", "print only this field, as it is")
+	f.StringVar(&g.wrapTTL, "wrap-ttl", "", "put the answer behind a wrapping token that lives so long; COFFER_WRAP_TTL")
+	f.BoolVar(&g.nonInteractive, "non-interactive", false, "never ask anything")
+}
+
+// setting returns the environment's COFFER_name, or VAULT_name where that is
+// unset.
+func (s *shell) setting(name string) string {
+	if v := s.Getenv("COFFER_" + name); v != "" {
+		return v
+	}
+	return s.Getenv("VAULT_" + name)
+}
+
+// client returns the client that the flags, the environment and the token file
+// make, in this order.
+func (s *shell) client() (*client.Client, error) {
+	cfg, err := client.FromEnvironment(s.Getenv)
+	if err != nil {
+		return nil, err
+	}
+	g := &s.global
+	for _, o := range []struct {
+		to   *string
+		from string
+	}{
+		{&cfg.Address, g.address}, {&cfg.Namespace, g.namespace}, {&cfg.CACert, g.caCert},
+		{&cfg.ClientCert, g.clientCert}, {&cfg.ClientKey, g.clientKey}, {&cfg.ServerName, g.serverName},
+	} {
+		if o.from != "" {
+			*o.to = o.from
+		}
+	}
+	cfg.SkipVerify = cfg.SkipVerify || g.skipVerify
+	if cfg.Token == "" {
+		token, err := s.storedToken()
+		if err != nil {
+			return nil, err
+		}
+		cfg.Token = client.Secret(token)
+	}
+	return client.New(cfg)
+}
+
+// do sends one request.
+func (s *shell) do(ctx context.Context, r client.Request) (*client.Response, error) {
+	c, err := s.client()
+	if err != nil {
+		return nil, err
+	}
+	if r.WrapTTL == 0 {
+		text := s.global.wrapTTL
+		if text == "" {
+			text = s.setting("WRAP_TTL")
+		}
+		if text != "" {
+			if r.WrapTTL, err = wire.ParseDuration(text); err != nil {
+				return nil, usage("-wrap-ttl: %v", err)
+			}
+		}
+	}
+	answer, err := c.Do(ctx, r)
+	if err != nil {
+		return nil, refused(err)
+	}
+	for _, w := range answer.Warnings {
+		s.warn("%s", w)
+	}
+	return answer, nil
+}
+
+// ask sends one request and shows its answer; done is said where it holds
+// nothing.
+func (s *shell) ask(ctx context.Context, r client.Request, done string, args ...any) error {
+	answer, err := s.do(ctx, r)
+	if err != nil {
+		return err
+	}
+	if !empty(answer) {
+		return s.show(answer)
+	}
+	return s.say(done, args...)
+}
+
+// empty reports whether an answer holds nothing that could be shown.
+func empty(r *client.Response) bool {
+	return r.Data == nil && r.Auth == nil && r.WrapInfo == nil && (len(r.Body) == 0 || r.RequestID != "")
+}
+
+// say tells a person what was done; machines that asked for a format get nothing
+// they would have to parse.
+func (s *shell) say(format string, args ...any) error {
+	if s.format() != "table" || s.global.field != "" {
+		return nil
+	}
+	_, err := fmt.Fprintf(s.Stdout, format+"\n", args...)
+	return err
+}
+
+func (s *shell) warn(format string, args ...any) {
+	fmt.Fprintf(s.Stderr, "Warning: "+format+"\n", args...)
+}
+
+// The token files: Coffer's own is written; Vault's is read where that is not
+// there.
+const (
+	tokenFile      = ".coffer-token"
+	vaultTokenFile = ".vault-token"
+)
+
+// storedToken returns the token that `coffer login` stored, "" when there is
+// none.
+func (s *shell) storedToken() (string, error) {
+	if s.Home == "" {
+		return "", nil
+	}
+	for _, name := range []string{tokenFile, vaultTokenFile} {
+		text, err := os.ReadFile(filepath.Join(s.Home, name))
+		if os.IsNotExist(err) {
+			continue
+		}
+		if err != nil {
+			return "", fmt.Errorf("read the stored token: %w", err)
+		}
+		return strings.TrimSpace(string(text)), nil
+	}
+	return "", nil
+}
+
+// storeToken keeps a token for the commands that follow, readable by its owner
+// only.
+func (s *shell) storeToken(token string) error {
+	if s.Home == "" {
+		return fmt.Errorf("there is no home directory to store the token in; set HOME, or use -no-store")
+	}
+	path := filepath.Join(s.Home, tokenFile)
+	temporary, err := os.CreateTemp(s.Home, tokenFile+".*") // mode 0600
+	if err != nil {
+		return fmt.Errorf("store the token: %w", err)
+	}
+	defer os.Remove(temporary.Name())
+	if _, err := temporary.WriteString(token); err != nil {
+		temporary.Close()
+		return fmt.Errorf("store the token: %w", err)
+	}
+	if err := temporary.Close(); err != nil {
+		return fmt.Errorf("store the token: %w", err)
+	}
+	return os.Rename(temporary.Name(), path)
+}
