@@ -63,7 +63,7 @@ func Kind(s *System) engine.Kind[struct{}, *System] {
 func Routes() []route.Route[*System] {
 	var all []route.Route[*System]
 	for _, some := range [][]route.Route[*System]{
-		sealRoutes, statusRoutes, mountRoutes, authRoutes, policyRoutes, wrappingRoutes, auditRoutes, infoRoutes,
+		sealRoutes, statusRoutes, mountRoutes, authRoutes, policyRoutes, wrappingRoutes, auditRoutes, infoRoutes, profileRoutes,
 	} {
 		all = append(all, some...)
 	}
