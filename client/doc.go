@@ -17,6 +17,6 @@
 // formatted, logged or marshalled they come out as a redaction. Reveal returns
 // the value.
 //
-// The package starts no goroutines of its own except in [Client.Watch], keeps
+// The package starts no goroutines besides those of its connections, keeps
 // nothing on disk, and does not cache or template secrets; an agent does that.
 package client
