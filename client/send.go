@@ -52,7 +52,12 @@ func (c *Client) send(ctx context.Context, r *call) attempt {
 // not read yet, or else how the attempt ended.
 func (c *Client) roundTrip(ctx context.Context, r *call, at *url.URL) (*http.Response, attempt) {
 	var connected atomic.Bool
-	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { connected.Store(true) }}
+	// The transport itself starts over where it knows that the server, say on a
+	// connection just closed, did not take the request.
+	trace := &httptrace.ClientTrace{
+		GetConn: func(string) { connected.Store(false) },
+		GotConn: func(httptrace.GotConnInfo) { connected.Store(true) },
+	}
 	req, err := http.NewRequestWithContext(httptrace.WithClientTrace(ctx, trace), r.verb, at.String(), bytes.NewReader(r.body))
 	if err != nil {
 		return nil, attempt{err: err, final: true}
@@ -162,11 +167,15 @@ func (r *call) failure(ctx context.Context, t attempt) error {
 		}
 		return fmt.Errorf("%s %s: %w", r.method, r.path, err)
 	}
-	if t.answer.Status < 400 && t.answer.Status >= 200 && t.answer.Status < 300 {
+	if t.answer.Status >= 200 && t.answer.Status < 300 {
 		return nil
 	}
-	return &Error{
+	refusal := &Error{
 		Method: r.method, Path: r.path, Status: t.answer.Status, Errors: t.answer.errors,
 		RequestID: t.answer.RequestID, RetryAfter: retryAfter(t.answer.Header, time.Now()),
 	}
+	if ctx.Err() != nil { // it ended while the call waited to try again
+		return fmt.Errorf("%w; %w", refusal, context.Cause(ctx))
+	}
+	return refusal
 }

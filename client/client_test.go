@@ -1,0 +1,440 @@
+package client_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cofferhq/coffer/client"
+	"github.com/cofferhq/coffer/internal/app/apptest"
+	"github.com/google/go-cmp/cmp"
+)
+
+// start runs a server and returns a client of its root.
+func start(t *testing.T) (*apptest.Server, *client.Client) {
+	t.Helper()
+	s := apptest.Start(t, "")
+	return s, connect(t, s, s.Root)
+}
+
+func connect(t *testing.T, s *apptest.Server, token string) *client.Client {
+	t.Helper()
+	c, err := client.New(client.Config{Address: s.URL, CACert: s.CAFile, Token: client.Secret(token)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	return c
+}
+
+// must returns a value or ends the test.
+func must[T any](t *testing.T) func(T, error) T {
+	return func(v T, err error) T {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+}
+
+func ok(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+type database struct {
+	User     string        `json:"user"`
+	Password client.Secret `json:"password"`
+}
+
+func TestVersionsOfASecret(t *testing.T) {
+	_, c := start(t)
+	ctx, kv := t.Context(), c.KV("secret")
+	if _, err := kv.Get(ctx, "app/db"); !client.IsNotFound(err) {
+		t.Fatalf("of nothing: %v", err)
+	}
+	first := must[*client.VersionInfo](t)(kv.Put(ctx, "app/db", database{"app", "p1"}, client.CAS(0)))
+	if first.Number != 1 || first.Created.IsZero() || !slices.Equal(first.Labels, []string{client.Active}) {
+		t.Errorf("first version: %+v", first)
+	}
+	if _, err := kv.Put(ctx, "app/db", database{"app", "px"}, client.CAS(0)); !client.IsConflict(err) {
+		t.Errorf("a second first version: %v", err)
+	}
+	must[*client.VersionInfo](t)(kv.Put(ctx, "app/db", database{"app", "p2"}, client.CAS(1)))
+	must[*client.VersionInfo](t)(kv.Patch(ctx, "app/db", map[string]any{"password": client.Secret("p3"), "port": 5432}))
+
+	active := must[*client.Version](t)(kv.Get(ctx, "app/db"))
+	var got struct {
+		database
+		Port int `json:"port"`
+	}
+	ok(t, active.Decode(&got))
+	if active.Number != 3 || got.User != "app" || got.Password.Reveal() != "p3" || got.Port != 5432 {
+		t.Errorf("active: %d %q %q %d", active.Number, got.User, got.Password.Reveal(), got.Port)
+	}
+	old := must[*client.Version](t)(kv.GetVersion(ctx, "app/db", 1))
+	if password := must[client.Secret](t)(old.Text("password")); password.Reveal() != "p1" {
+		t.Errorf("version 1: %q", password.Reveal())
+	}
+	if _, err := old.Text("nothing"); err == nil {
+		t.Error("a member that is not there")
+	}
+	if _, err := active.Text("port"); err == nil || strings.Contains(err.Error(), "5432") {
+		t.Errorf("a number as text: %v", err)
+	}
+}
+
+func TestDeletedVersions(t *testing.T) {
+	_, c := start(t)
+	ctx, kv := t.Context(), c.KV("/secret/")
+	for i := range 3 {
+		must[*client.VersionInfo](t)(kv.Put(ctx, "a b/ü%2f", map[string]int{"i": i}))
+	}
+	ok(t, kv.Delete(ctx, "a b/ü%2f"))
+	ok(t, kv.Delete(ctx, "a b/ü%2f", 1))
+	for _, number := range []uint64{1, 3} {
+		if _, err := kv.GetVersion(ctx, "a b/ü%2f", number); !client.IsNotFound(err) {
+			t.Errorf("version %d after its deletion: %v", number, err)
+		}
+	}
+	ok(t, kv.Undelete(ctx, "a b/ü%2f", 1, 3))
+	ok(t, kv.Destroy(ctx, "a b/ü%2f", 2))
+	if v := must[*client.Version](t)(kv.Get(ctx, "a b/ü%2f")); v.Number != 3 {
+		t.Errorf("after undelete: %d", v.Number)
+	}
+	m := must[*client.Metadata](t)(kv.Metadata(ctx, "a b/ü%2f"))
+	if !m.Versions[2].Destroyed || m.Versions[1].Destroyed || !m.Versions[1].Deletion.IsZero() || m.Newest != 3 || m.Labels[client.Active] != 3 {
+		t.Errorf("metadata: %+v", m)
+	}
+	ok(t, kv.DeleteMetadata(ctx, "a b/ü%2f"))
+	if _, err := kv.Metadata(ctx, "a b/ü%2f"); !client.IsNotFound(err) {
+		t.Errorf("after all is deleted: %v", err)
+	}
+}
+
+func TestLabels(t *testing.T) {
+	_, c := start(t)
+	ctx, kv := t.Context(), c.KV("")
+	must[*client.VersionInfo](t)(kv.Put(ctx, "app", map[string]string{"k": "1"}))
+	staged := must[*client.VersionInfo](t)(kv.Stage(ctx, "app", client.Pending, map[string]string{"k": "2"}, client.CAS(1)))
+	if staged.Number != 2 || must[*client.Version](t)(kv.Get(ctx, "app")).Number != 1 {
+		t.Errorf("staged: %+v", staged)
+	}
+	if v := must[*client.Version](t)(kv.GetLabel(ctx, "app", client.Pending)); v.Number != 2 {
+		t.Errorf("pending: %d", v.Number)
+	}
+	if _, err := kv.Promote(ctx, "app", client.Move{CAS: new(client.CAS(7))}); !client.IsConflict(err) {
+		t.Errorf("promoted against its condition: %v", err)
+	}
+	labels := must[*client.Labels](t)(kv.Promote(ctx, "app", client.Move{CAS: new(client.CAS(1))}))
+	if labels.Labels[client.Active] != 2 || labels.Labels[client.Previous] != 1 {
+		t.Errorf("promoted: %+v", labels)
+	}
+	labels = must[*client.Labels](t)(kv.Rollback(ctx, "app", client.Move{}))
+	if labels.Labels[client.Active] != 1 {
+		t.Errorf("rolled back: %+v", labels)
+	}
+	must[*client.Labels](t)(kv.SetLabel(ctx, "app", "canary", 2, client.CAS(0)))
+	if _, err := kv.SetLabel(ctx, "app", "canary", 1, client.CAS(1)); !client.IsConflict(err) {
+		t.Errorf("moved against its condition: %v", err)
+	}
+	must[*client.Labels](t)(kv.SetLabel(ctx, "app", client.Deprecated, 2))
+	if v := must[*client.Version](t)(kv.GetLabel(ctx, "app", "canary")); v.Number != 2 || len(v.Warnings) != 1 {
+		t.Errorf("canary, deprecated: %d, warnings %q", v.Number, v.Warnings)
+	}
+	must[*client.Labels](t)(kv.RemoveLabel(ctx, "app", client.Deprecated, 2))
+	must[*client.Labels](t)(kv.RemoveLabel(ctx, "app", "canary", 0))
+	labels = must[*client.Labels](t)(kv.Labels(ctx, "app"))
+	if _, there := labels.Labels["canary"]; there || len(labels.Deprecated) > 0 {
+		t.Errorf("after removal: %+v", labels)
+	}
+}
+
+func TestMetadata(t *testing.T) {
+	_, c := start(t)
+	ctx, kv := t.Context(), c.KV("secret")
+	expires := client.Time{Time: time.Date(2040, 1, 2, 3, 4, 5, 0, time.UTC)}
+	ok(t, kv.SetMetadata(ctx, "app", client.MetadataChange{
+		Owner: new("payments"), Kind: new("database-password"), Expires: &expires, MaxVersions: new(3), DeleteAfter: new(client.Seconds(48 * time.Hour)),
+		Custom: map[string]*string{"team": new("a"), "tier": new("1")}, Tags: map[string]*string{"env": new("prod")},
+		Validators: &client.Validators{RequiredKeys: []string{"password"}, Regex: map[string]string{"user": "^[a-z]+$"}},
+	}))
+	ok(t, kv.PatchMetadata(ctx, "app", client.MetadataChange{Custom: map[string]*string{"tier": nil}, Owner: new("billing")}))
+	m := must[*client.Metadata](t)(kv.Metadata(ctx, "app"))
+	if m.Owner != "billing" || m.Kind != "database-password" || !m.Expires.Equal(expires.Time) || m.MaxVersions != 3 || m.DeleteAfter.Duration() != 48*time.Hour ||
+		!maps.Equal(m.Custom, map[string]string{"team": "a"}) || !maps.Equal(m.Tags, map[string]string{"env": "prod"}) || m.Validators.Regex["user"] != "^[a-z]+$" {
+		t.Errorf("metadata: %+v", m)
+	}
+	if _, err := kv.Put(ctx, "app", map[string]string{"user": "x"}); err == nil || client.IsConflict(err) {
+		t.Errorf("data that breaks the rules: %v", err)
+	}
+	ok(t, kv.SetMetadata(ctx, "app", client.MetadataChange{CASRequired: new(true), Validators: &client.Validators{}}))
+	if _, err := kv.Put(ctx, "app", map[string]string{"user": "x"}); err == nil {
+		t.Error("a write without the condition that is required")
+	}
+}
+
+func TestListAndSearch(t *testing.T) {
+	_, c := start(t)
+	ctx, kv := t.Context(), c.KV("secret")
+	for name, err := range kv.List(ctx, "none") {
+		t.Errorf("in nothing: %q, %v", name, err)
+	}
+	const many = 1003 // more than one page
+	var want []string
+	for i := range many {
+		name := fmt.Sprintf("k%04d", i)
+		ok(t, kv.SetMetadata(ctx, "many/"+name, client.MetadataChange{Owner: new("me")}))
+		want = append(want, name)
+	}
+	ok(t, kv.SetMetadata(ctx, "many/sub/x", client.MetadataChange{Owner: new("you"), Tags: map[string]*string{"env": new("prod")}}))
+	want = append(want, "sub/")
+	for _, folder := range []string{"many", "many/", "/many"} {
+		var got []string
+		for name, err := range kv.List(ctx, folder) {
+			ok(t, err)
+			got = append(got, name)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s: %s", folder, diff)
+		}
+	}
+	for name := range kv.List(ctx, "many") { // which may be left early
+		if name == "k0001" {
+			break
+		}
+	}
+	var found []string
+	for f, err := range kv.Search(ctx, client.Query{Owner: "me"}) {
+		ok(t, err)
+		if f.Owner != "me" {
+			t.Errorf("found %+v", f)
+		}
+		found = append(found, strings.TrimPrefix(f.Path, "many/"))
+	}
+	if diff := cmp.Diff(want[:many], found); diff != "" {
+		t.Errorf("search: %s", diff)
+	}
+	found = nil
+	for f, err := range kv.Search(ctx, client.Query{Folder: "many", Text: "SUB", Tags: []string{"env=prod"}}) {
+		ok(t, err)
+		found = append(found, f.Path)
+	}
+	if !slices.Equal(found, []string{"many/sub/x"}) {
+		t.Errorf("search by tag: %q", found)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	cancel()
+	for _, err := range kv.List(ctx, "many") {
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("list after the context's end: %v", err)
+		}
+	}
+}
+
+func TestTokens(t *testing.T) {
+	_, c := start(t)
+	ctx := t.Context()
+	auth := must[*client.Auth](t)(c.Token().Create(ctx, client.TokenRequest{
+		Policies: []string{"default"}, TTL: client.Seconds(time.Hour), Meta: map[string]string{"a": "b"}, DisplayName: "me", NumUses: 0,
+	}))
+	if auth.TTL.Duration() != time.Hour || !auth.Renewable || auth.Metadata["a"] != "b" || auth.Type != "service" {
+		t.Errorf("created: %+v", auth)
+	}
+	mine := c.WithToken(auth.Token).Token()
+	info := must[*client.TokenInfo](t)(mine.LookupSelf(ctx))
+	if info.Accessor != auth.Accessor || info.ID != auth.Token || info.Expires.IsZero() || info.Orphan || info.DisplayName != "token-me" {
+		t.Errorf("lookup-self: %+v", info)
+	}
+	if renewed := must[*client.Auth](t)(mine.RenewSelf(ctx, 30*time.Minute)); renewed.TTL.Duration() != 30*time.Minute || renewed.Token != auth.Token {
+		t.Errorf("renewed: %+v", renewed)
+	}
+	must[*client.Auth](t)(c.Token().Renew(ctx, auth.Token, 0))
+	must[*client.Auth](t)(c.Token().RenewAccessor(ctx, auth.Accessor, time.Minute))
+	if by := must[*client.TokenInfo](t)(c.Token().LookupAccessor(ctx, auth.Accessor)); by.ID != "" || by.TTL.Duration() > time.Minute {
+		t.Errorf("by accessor: %+v", by)
+	}
+	if by := must[*client.TokenInfo](t)(c.Token().Lookup(ctx, auth.Token)); by.Accessor != auth.Accessor {
+		t.Errorf("by token: %+v", by)
+	}
+	if list := must[[]string](t)(c.Token().Accessors(ctx)); !slices.Contains(list, auth.Accessor) {
+		t.Errorf("accessors: %q", list)
+	}
+	ok(t, mine.RevokeSelf(ctx))
+	if _, err := mine.LookupSelf(ctx); !client.IsDenied(err) {
+		t.Errorf("after its end: %v", err)
+	}
+	orphan := must[*client.Auth](t)(c.Token().CreateOrphan(ctx, client.TokenRequest{Renewable: new(false)}))
+	if !orphan.Orphan || orphan.Renewable {
+		t.Errorf("orphan: %+v", orphan)
+	}
+	ok(t, c.Token().RevokeAccessor(ctx, orphan.Accessor))
+	batch := must[*client.Auth](t)(c.Token().Create(ctx, client.TokenRequest{Type: "batch", Policies: []string{"default"}}))
+	if batch.Type != "batch" || c.Token().Revoke(ctx, batch.Token) == nil {
+		t.Errorf("batch: %+v", batch)
+	}
+	if err := c.Token().KeepAlive(ctx, &client.Auth{Token: c.CallingToken()}, nil); err != nil {
+		t.Errorf("keeping a token that never ends: %v", err)
+	}
+	short := must[*client.Auth](t)(c.Token().Create(ctx, client.TokenRequest{TTL: client.Seconds(2 * time.Second), ExplicitMaxTTL: client.Seconds(4 * time.Second)}))
+	times := 0
+	if err := c.Token().KeepAlive(ctx, short, func(*client.Auth) { times++ }); !errors.Is(err, client.ErrEnding) || times == 0 {
+		t.Errorf("kept alive %d times: %v", times, err)
+	}
+	if _, err := c.WithToken(short.Token).Token().LookupSelf(ctx); err != nil {
+		t.Errorf("it does not work any more when it is to be replaced: %v", err)
+	}
+}
+
+func TestWrapping(t *testing.T) {
+	_, c := start(t)
+	ctx := t.Context()
+	info := must[*client.WrapInfo](t)(c.Wrapping().Wrap(ctx, database{"app", "p1"}, 90*time.Second))
+	if info.TTL.Duration() != 90*time.Second || info.CreationPath != "sys/wrapping/wrap" {
+		t.Errorf("wrapped: %+v", info)
+	}
+	anyone := c.WithToken("")
+	state := must[*client.WrapState](t)(anyone.Wrapping().Lookup(ctx, info.Token))
+	if state.CreationTTL.Duration() != 90*time.Second || state.CreationPath != "sys/wrapping/wrap" {
+		t.Errorf("looked up: %+v", state)
+	}
+	again := must[*client.WrapInfo](t)(anyone.Wrapping().Rewrap(ctx, info.Token))
+	if _, err := anyone.Wrapping().Unwrap(ctx, info.Token); err == nil {
+		t.Error("the token before the rewrap still works")
+	}
+	answer := must[*client.Response](t)(anyone.Wrapping().Unwrap(ctx, again.Token))
+	var got database
+	ok(t, answer.Decode(&got))
+	if got.Password.Reveal() != "p1" {
+		t.Errorf("unwrapped: %q", got.Password.Reveal())
+	}
+	if _, err := anyone.Wrapping().Unwrap(ctx, again.Token); err == nil {
+		t.Error("it was unwrapped twice")
+	}
+	token := must[*client.Response](t)(c.Do(ctx, client.Request{Method: "POST", Path: "auth/token/create", WrapTTL: time.Minute}))
+	if token.WrapInfo == nil || token.WrapInfo.WrappedAccessor == "" || token.Auth != nil {
+		t.Fatalf("a wrapped token: %+v", token)
+	}
+	if inside := must[*client.Response](t)(anyone.Wrapping().Unwrap(ctx, token.WrapInfo.Token)); inside.Auth == nil || inside.Auth.Accessor != token.WrapInfo.WrappedAccessor {
+		t.Error("no token inside")
+	}
+}
+
+func TestLoginAndDenial(t *testing.T) {
+	s, c := start(t)
+	ctx := t.Context()
+	ok(t, c.Sys().EnableAuth(ctx, "people", client.Mount{Type: "userpass", Description: "staff"}))
+	must[[]string](t)(c.Sys().WritePolicy(ctx, "web", `path "secret/data/web/*" { capabilities = ["read"] }`))
+	must[*client.Response](t)(c.Do(ctx, client.Request{Method: "POST", Path: "auth/people/users/bob", Body: map[string]any{
+		"password": client.Secret("correct horse battery staple"), "token_policies": "web", "token_ttl": "20m",
+	}}))
+	if _, err := c.Login().Userpass(ctx, "people", "bob", "wrong"); err == nil || client.IsNotFound(err) {
+		t.Errorf("with a wrong password: %v", err)
+	}
+	auth := must[*client.Auth](t)(c.Login().Userpass(ctx, "people", "bob", "correct horse battery staple"))
+	if auth.TTL.Duration() != 20*time.Minute || !slices.Contains(auth.Policies, "web") || auth.Metadata["username"] != "bob" {
+		t.Errorf("logged in: %+v", auth)
+	}
+	bob := c.WithToken(auth.Token)
+	_, err := bob.KV("secret").Get(ctx, "other")
+	var refusal *client.Error
+	if !client.IsDenied(err) || !errors.As(err, &refusal) || refusal.RequestID == "" || !strings.Contains(err.Error(), refusal.RequestID) ||
+		!strings.HasPrefix(err.Error(), "GET secret/data/other: 403: ") {
+		t.Errorf("denied: %v", err)
+	}
+	if !strings.Contains(s.Log.String(), "auth/people/") && refusal.RequestID == "" {
+		t.Error("the denial cannot be found")
+	}
+	caps := must[map[string][]string](t)(bob.Sys().Capabilities(ctx, "secret/data/web/x", "secret/data/other"))
+	if !slices.Equal(caps["secret/data/web/x"], []string{"read"}) || !slices.Equal(caps["secret/data/other"], []string{"deny"}) {
+		t.Errorf("capabilities: %v", caps)
+	}
+	ok(t, c.Sys().DisableAuth(ctx, "people"))
+	if _, err := bob.Token().LookupSelf(ctx); !client.IsDenied(err) {
+		t.Errorf("after its method's end: %v", err)
+	}
+}
+
+func TestSystem(t *testing.T) {
+	_, c := start(t)
+	ctx := t.Context()
+	ok(t, c.Sys().Mount(ctx, "team/a", client.Mount{Type: "kv", Options: map[string]string{"version": "2"}, Config: client.MountConfig{MaxTTL: client.Seconds(time.Hour)}}))
+	mounts := must[map[string]client.Mount](t)(c.Sys().Mounts(ctx))
+	if m := mounts["team/a/"]; m.Type != "kv" || m.Options["version"] != "2" || m.Config.MaxTTL.Duration() != time.Hour || m.Accessor == "" {
+		t.Errorf("mounts: %+v", mounts)
+	}
+	ok(t, c.Sys().Tune(ctx, "team/a", client.MountConfig{MaxTTL: client.Seconds(2 * time.Hour)}))
+	must[*client.VersionInfo](t)(c.KV("team/a").Put(ctx, "x", map[string]string{"k": "v"}))
+	ok(t, c.Sys().Unmount(ctx, "team/a/"))
+	if auths := must[map[string]client.Mount](t)(c.Sys().Auths(ctx)); auths["token/"].Type != "token" {
+		t.Errorf("auth methods: %+v", auths)
+	}
+	const text = `path "secret/*" { capabilities = ["read"] }`
+	must[[]string](t)(c.Sys().WritePolicy(ctx, "p", text))
+	if got := must[string](t)(c.Sys().Policy(ctx, "p")); got != text {
+		t.Errorf("policy: %q", got)
+	}
+	ok(t, c.Sys().DeletePolicy(ctx, "p"))
+	if list := must[[]string](t)(c.Sys().Policies(ctx)); slices.Contains(list, "p") || !slices.Contains(list, "root") {
+		t.Errorf("policies: %q", list)
+	}
+	before := must[*client.KeyStatus](t)(c.Sys().KeyStatus(ctx))
+	ok(t, c.Sys().Rotate(ctx))
+	if after := must[*client.KeyStatus](t)(c.Sys().KeyStatus(ctx)); after.Term != before.Term+1 {
+		t.Errorf("key status: %+v, before %+v", after, before)
+	}
+}
+
+func TestSealedServer(t *testing.T) {
+	s := apptest.Uninitialized(t, "")
+	c := connect(t, s, "")
+	ctx := t.Context()
+	if h := must[*client.Health](t)(c.Sys().Health(ctx)); h.Initialized || !h.Sealed || h.Version == "" {
+		t.Errorf("health at first: %+v", h)
+	}
+	if must[bool](t)(c.Sys().Initialized(ctx)) {
+		t.Error("initialized at first")
+	}
+	keys := must[*client.InitAnswer](t)(c.Sys().Init(ctx, client.InitRequest{Shares: 3, Threshold: 2}))
+	if len(keys.Keys) != 3 || keys.RootToken == "" {
+		t.Fatalf("%d keys", len(keys.Keys))
+	}
+	if text := fmt.Sprintf("%v %+v %#v", keys, *keys, keys.Keys); strings.Contains(text, keys.Keys[0].Reveal()) || strings.Contains(text, keys.RootToken.Reveal()) {
+		t.Errorf("the answer is printed as %s", text)
+	}
+	root := c.WithToken(keys.RootToken)
+	open := func() {
+		t.Helper()
+		if st := must[*client.SealStatus](t)(c.Sys().Unseal(ctx, keys.Keys[0])); !st.Sealed || st.Progress != 1 || st.Threshold != 2 {
+			t.Errorf("after one share: %+v", st)
+		}
+		if st := must[*client.SealStatus](t)(c.Sys().Unseal(ctx, keys.KeysBase64[1])); st.Sealed {
+			t.Errorf("after two shares: %+v", st)
+		}
+	}
+	if st := must[*client.SealStatus](t)(c.Sys().SealStatus(ctx)); st.Sealed {
+		open()
+	}
+	ok(t, root.Sys().Seal(ctx))
+	must[*client.SealStatus](t)(c.Sys().Unseal(ctx, keys.Keys[2]))
+	if st := must[*client.SealStatus](t)(c.Sys().ResetUnseal(ctx)); st.Progress != 0 {
+		t.Errorf("after a reset: %+v", st)
+	}
+	began := time.Now()
+	if _, err := root.KV("secret").Put(ctx, "x", map[string]string{"k": "v"}); !client.IsSealed(err) {
+		t.Errorf("a write to a sealed server: %v", err)
+	}
+	if _, err := root.KV("secret").Get(ctx, "x"); !client.IsSealed(err) || time.Since(began) > 10*time.Second {
+		t.Errorf("a read of a sealed server: %v", err)
+	}
+	open()
+	must[*client.TokenInfo](t)(root.Token().LookupSelf(ctx))
+}
