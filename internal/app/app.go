@@ -50,9 +50,12 @@ type Server struct {
 	metrics *metrics.Metrics
 	store   keeper
 
-	first      atomic.Pointer[FirstStart] // while the server initializes itself
-	running    *running                   // while unsealed
-	runningMu  sync.RWMutex
+	first     atomic.Pointer[FirstStart] // while the server initializes itself
+	running   *running                   // while unsealed
+	runningMu sync.RWMutex
+	// opened are the parts that routes ask. They stay after sealing, for requests
+	// that were let in before it: what they ask of the shut barrier is refused.
+	opened     atomic.Pointer[sys.Unsealed]
 	listeners  []*listener
 	background sync.WaitGroup
 	end        context.CancelFunc

@@ -20,7 +20,7 @@ import (
 func (s *Server) systemOptions() sys.Options {
 	return sys.Options{
 		Node: s.node,
-		Open: func() *sys.Unsealed { return &s.getRunning().Unsealed },
+		Open: s.opened.Load,
 		Why:  s.why, AuditLog: s.auditLog, Metrics: s.showMetrics, OpenAPI: s.openAPI, Sanitized: s.sanitized,
 		InFlight: s.inFlight, Kinds: func() []*engine.Spec { return builtin.Engines },
 		ClusterID: s.clusterID,
@@ -57,7 +57,7 @@ func (s *Server) why(requestID string) (sys.Why, error) {
 }
 
 func (s *Server) auditLog() (sys.AuditLog, error) {
-	r := s.getRunning()
+	r := s.opened.Load()
 	c := s.audit.LastCheckpoint()
 	return sys.AuditLog{Origin: s.origin, PublicKey: r.Devices.PublicKey(), Entries: c.Size, Checkpoint: string(c.Note)}, nil
 }
@@ -72,7 +72,7 @@ func (s *Server) showMetrics(format string) (route.Raw, error) {
 
 func (s *Server) openAPI() ([]byte, error) {
 	var mounts []docgen.Mount
-	for _, m := range s.getRunning().Mounts.List() {
+	for _, m := range s.opened.Load().Mounts.List() {
 		mounts = append(mounts, docgen.Mount{Path: m.Entry.Path, Kind: m.Spec.Name, Doc: m.Spec.Doc, Routes: m.Spec.Routes})
 	}
 	return docgen.OpenAPI(s.version.Wire(), mounts)

@@ -85,6 +85,7 @@ func (s *Server) unseal(ctx context.Context) (err error) {
 	} {
 		r.work.Go(func() { s.keepRunning(life, name, run) })
 	}
+	s.opened.Store(&r.Unsealed)
 	s.gateway.Open(&gateway.Services{Mounts: r.Mounts, Tokens: r.Tokens, Policies: r.Policies})
 	s.log.Info("the server is unsealed")
 	return nil

@@ -56,8 +56,10 @@ type Kind[C, S any] struct {
 	Version string // the value of the option "version" that selects this kind; "" when there is one only
 	Doc     string // one line
 	Class   Class
-	Open    func(ctx context.Context, env Env, options C) (S, error)
-	Routes  []route.Route[S]
+	// Open opens a mount. It writes nothing and starts nothing: it is also called
+	// to try options before they are kept.
+	Open   func(ctx context.Context, env Env, options C) (S, error)
+	Routes []route.Route[S]
 	// Run does background work until ctx ends; nil when there is none.
 	Run func(s S, ctx context.Context) error
 	// Upgradable lists the versions whose mounts this kind opens as they are.

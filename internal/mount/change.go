@@ -52,6 +52,9 @@ func (t *Table) Enable(ctx context.Context, r Request) (*Entry, error) {
 	}
 	e := newEntry(path, r.Type, r.Class)
 	e.Description, e.Options, e.Config, e.Local, e.SealWrap = r.Description, options, r.Config, r.Local, r.SealWrap
+	if err := t.opens(ctx, spec, e); err != nil {
+		return nil, err
+	}
 	return e, t.change(ctx, func(tx storage.Txn, entries []*Entry) error {
 		if len(entries) >= MaxMounts {
 			return fault.New(fault.Limited, "there are %d mounts, which is the limit", MaxMounts)
@@ -100,8 +103,18 @@ func (t *Table) Tune(ctx context.Context, path string, fn func(e *Entry) error) 
 		if after == nil || after != before && !slices.Contains(after.Upgradable, before.Version) {
 			return fault.New(fault.Invalid, "mount %s cannot be changed from version %s to %q", e.Path, before.Version, e.Options["version"])
 		}
-		return checkConfig(e.Config)
+		if err := checkConfig(e.Config); err != nil {
+			return err
+		}
+		return t.opens(ctx, after, e)
 	})
+}
+
+// opens reports why an engine would not open with the entry's options, before
+// they are kept: a mount that does not open could not be changed any more.
+func (t *Table) opens(ctx context.Context, spec *engine.Spec, e *Entry) error {
+	_, err := spec.Open(ctx, t.env(e))
+	return err
 }
 
 // Move gives a mount another path. Its content, keys and accessor stay.

@@ -46,8 +46,8 @@ type Config struct {
 	TokenType         string       `json:"token_type,omitempty" doc:"Type of the tokens an auth mount grants: default-service, default-batch, service or batch."`
 	AuditKeys         wire.Strings `json:"audit_non_hmac_request_keys,omitempty" doc:"Accepted for Vault's clients; values are never in the audit log."`
 	AuditAnswerKeys   wire.Strings `json:"audit_non_hmac_response_keys,omitempty" doc:"Accepted for Vault's clients; values are never in the audit log."`
-	PassHeaders       wire.Strings `json:"passthrough_request_headers,omitempty" doc:"Request headers that the engine is shown."`
-	AnswerHeaders     wire.Strings `json:"allowed_response_headers,omitempty" doc:"Headers that the engine may set."`
+	PassHeaders       wire.Strings `json:"passthrough_request_headers,omitempty" doc:"Accepted for Vault's clients; engines are shown no headers."`
+	AnswerHeaders     wire.Strings `json:"allowed_response_headers,omitempty" doc:"Accepted for Vault's clients; engines set no headers."`
 }
 
 // newEntry returns an entry with fresh identifiers.

@@ -193,12 +193,7 @@ func (t *Table) open(ctx context.Context, e *Entry, was *Mounted) (*Mounted, err
 		m.State, m.stop = was.State, was.stop
 		return m, nil
 	}
-	state, err := spec.Open(ctx, engine.Env{
-		Mount: e.env(), Storage: storage.Sub(t.Barrier, e.prefix()),
-		Log:         t.Log.With("mount", e.Path),
-		Fingerprint: func(value []byte) string { return t.Barrier.Fingerprint(e.Scope(), value) },
-		MaxPayload:  t.MaxPayload,
-	})
+	state, err := spec.Open(ctx, t.env(e))
 	if err != nil {
 		return nil, err
 	}
@@ -211,6 +206,16 @@ func (t *Table) open(ctx context.Context, e *Entry, was *Mounted) (*Mounted, err
 		}
 	})
 	return m, nil
+}
+
+// env is what the engine of a mount gets of its surroundings.
+func (t *Table) env(e *Entry) engine.Env {
+	return engine.Env{
+		Mount: e.env(), Storage: storage.Sub(t.Barrier, e.prefix()),
+		Log:         t.Log.With("mount", e.Path),
+		Fingerprint: func(value []byte) string { return t.Barrier.Fingerprint(e.Scope(), value) },
+		MaxPayload:  t.MaxPayload,
+	}
 }
 
 func sameEnv(a, b *Entry) bool {

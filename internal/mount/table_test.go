@@ -334,3 +334,43 @@ func TestChangesOfAnotherNodeAreFollowed(t *testing.T) {
 		time.Sleep(time.Millisecond)
 	}
 }
+
+func TestOptionsThatDoNotOpenAreRefused(t *testing.T) {
+	f := newFixture(t)
+	strict := engine.Kind[struct {
+		Level string `json:"level"`
+	}, *jar]{
+		Name: "strict", Class: engine.Secret,
+		Open: func(_ context.Context, env engine.Env, o struct {
+			Level string `json:"level"`
+		}) (*jar, error) {
+			if o.Level == "bad" {
+				return nil, fault.New(fault.Invalid, "level: it must be good")
+			}
+			return &jar{env, &f.running}, nil
+		},
+	}.Spec()
+	others := f.kinds
+	f.kinds = func(name, version string) *engine.Spec {
+		if name == "strict" {
+			return strict
+		}
+		return others(name, version)
+	}
+	f.open(t)
+	bad := Request{Path: "x", Type: "strict", Class: engine.Secret, Options: map[string]string{"level": "bad"}}
+	if _, err := f.table.Enable(t.Context(), bad); !fault.Is(err, fault.Invalid) {
+		t.Fatalf("enable: %v", err)
+	}
+	bad.Options = nil
+	if _, err := f.table.Enable(t.Context(), bad); err != nil {
+		t.Fatalf("the refused mount left something: %v", err)
+	}
+	err := f.table.Tune(t.Context(), "x", func(e *Entry) error { e.Options = map[string]string{"level": "bad"}; return nil })
+	if !fault.Is(err, fault.Invalid) {
+		t.Errorf("tune: %v", err)
+	}
+	if m := f.table.At("x"); m == nil || m.Entry.Options["level"] != "" {
+		t.Errorf("after a refused change: %+v", m)
+	}
+}

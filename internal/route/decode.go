@@ -155,7 +155,7 @@ func explain(err error, t reflect.Type) string {
 // duration, list, object.
 func TypeName(t reflect.Type) string {
 	switch t {
-	case reflect.TypeFor[wire.Seconds](), reflect.TypeFor[wire.Duration]():
+	case reflect.TypeFor[wire.Seconds](), reflect.TypeFor[wire.Duration](), reflect.TypeFor[wire.Lifetime]():
 		return "a duration"
 	case reflect.TypeFor[wire.Object]():
 		return "an object"

@@ -1,9 +1,8 @@
 package sys
 
 import (
+	"cmp"
 	"context"
-	"maps"
-	"slices"
 	"strings"
 
 	"github.com/cofferhq/coffer/internal/engine"
@@ -25,8 +24,6 @@ var mountRoutes = []route.Route[*System]{
 	route.New("GET", "remount/status/{id}", "Read the state of a move.", (*System).remountStatus),
 	route.New("GET", "internal/ui/mounts", "List the mounts that the caller may use something of.", (*System).uiMounts),
 	route.New("GET", "internal/ui/mounts/{path...}", "Find the mount that a path lies in.", (*System).uiMount),
-	route.New("GET", "plugins/catalog", "List the kinds of engines and methods that can be mounted.", (*System).catalog),
-	route.New("GET", "plugins/catalog/{class}/{name}", "Read about one kind.", (*System).catalogEntry),
 }
 
 var authRoutes = []route.Route[*System]{
@@ -55,6 +52,7 @@ type MountConfig struct {
 	AuditAnswerKeys   wire.Strings `json:"audit_non_hmac_response_keys,omitempty"`
 	PassHeaders       wire.Strings `json:"passthrough_request_headers,omitempty"`
 	AnswerHeaders     wire.Strings `json:"allowed_response_headers,omitempty"`
+	UserLock          *LockoutInfo `json:"user_lockout_config,omitempty"`
 }
 
 // MountInfo is one mount in Vault's shape.
@@ -88,6 +86,9 @@ type MountMap struct {
 
 func describe(e *mount.Entry) MountInfo {
 	c := e.Config
+	if e.Class == engine.Auth && c.TokenType == "" {
+		c.TokenType = "default-service"
+	}
 	return MountInfo{
 		Accessor: e.Accessor, Deprecation: "supported", Description: e.Description, Local: e.Local,
 		Options: e.Options, SealWrap: e.SealWrap, Type: e.Type, UUID: e.UUID, RunningVersion: "v" + APILevel + "+builtin.coffer",
@@ -95,6 +96,7 @@ func describe(e *mount.Entry) MountInfo {
 			DefaultTTL: int64(c.DefaultTTL.Duration().Seconds()), MaxTTL: int64(c.MaxTTL.Duration().Seconds()),
 			ForceNoCache: c.ForceNoCache, ListingVisibility: c.ListingVisibility, TokenType: c.TokenType,
 			AuditKeys: c.AuditKeys, AuditAnswerKeys: c.AuditAnswerKeys, PassHeaders: c.PassHeaders, AnswerHeaders: c.AnswerHeaders,
+			UserLock: lockoutInfo(e),
 		},
 	}
 }
@@ -157,25 +159,34 @@ type EnableMount struct {
 // EnableConfig is the configuration given with a new mount.
 type EnableConfig struct {
 	mount.Config
-	PluginName string         `json:"plugin_name"`
-	PluginVer  string         `json:"plugin_version"`
-	Options    wire.StringMap `json:"options"`
-	UserLock   wire.Object    `json:"user_lockout_config"`
-	Keys       wire.Strings   `json:"allowed_managed_keys"`
-	Delegated  wire.Strings   `json:"delegated_auth_accessors"`
-	Identity   string         `json:"identity_token_key"`
+	DefaultTTL wire.Lifetime  `json:"default_lease_ttl" doc:"Lifetime of what the mount hands out; the server's unless given."`
+	MaxTTL     wire.Lifetime  `json:"max_lease_ttl" doc:"Longest lifetime; the server's unless given."`
+	UserLock   *UserLockout   `json:"user_lockout_config" doc:"When failed logins lock a user."`
+	PluginName string         `json:"plugin_name" doc:"Another spelling of type, where type is plugin."`
+	PluginVer  string         `json:"plugin_version" doc:"Accepted for Vault's clients; kinds are built in."`
+	Options    wire.StringMap `json:"options" doc:"Accepted for Vault's clients."`
+	Keys       wire.Strings   `json:"allowed_managed_keys" doc:"Accepted for Vault's clients."`
+	Delegated  wire.Strings   `json:"delegated_auth_accessors" doc:"Accepted for Vault's clients."`
+	Identity   string         `json:"identity_token_key" doc:"Accepted for Vault's clients."`
 }
 
 func (s *System) enable(ctx context.Context, in EnableMount, prefix string, class engine.Class) (route.Empty, error) {
 	if in.Type == "plugin" || in.Type == "" {
-		in.Type = in.PluginName
+		in.Type = cmp.Or(in.Config.PluginName, in.PluginName)
 	}
 	if in.Type == "" {
 		return route.Empty{}, fault.New(fault.Invalid, "backend type must be specified as a string")
 	}
-	_, err := s.Open().Mounts.Enable(ctx, mount.Request{
+	options, err := in.Config.UserLock.into(in.Type, in.Options)
+	if err != nil {
+		return route.Empty{}, err
+	}
+	config := in.Config.Config
+	in.Config.DefaultTTL.Into(&config.DefaultTTL)
+	in.Config.MaxTTL.Into(&config.MaxTTL)
+	_, err = s.Open().Mounts.Enable(ctx, mount.Request{
 		Path: prefix + strings.Trim(in.Path, "/"), Type: in.Type, Class: class, Description: in.Description,
-		Options: in.Options, Config: in.Config.Config, Local: bool(in.Local), SealWrap: bool(in.SealWrap),
+		Options: options, Config: config, Local: bool(in.Local), SealWrap: bool(in.SealWrap),
 	})
 	return route.Empty{}, err
 }
@@ -189,244 +200,20 @@ func (s *System) enableAuth(ctx context.Context, _ route.Caller, in EnableMount)
 }
 
 func (s *System) disableMount(ctx context.Context, _ route.Caller, in MountPath) (route.Empty, error) {
-	if s.Open().Mounts.At(in.Path) == nil {
+	if m := s.Open().Mounts.At(in.Path); m != nil && m.Entry.Class == engine.Auth {
+		// Not this way: sys/auth asks for sudo.
+		return route.Empty{}, fault.New(fault.Invalid, "%s is an auth method; disable it at sys/%s", m.Entry.Path, strings.TrimSuffix(m.Entry.Path, "/"))
+	}
+	return s.disable(ctx, in.Path)
+}
+
+func (s *System) disableAuth(ctx context.Context, _ route.Caller, in MountPath) (route.Empty, error) {
+	return s.disable(ctx, "auth/"+strings.Trim(in.Path, "/"))
+}
+
+func (s *System) disable(ctx context.Context, path string) (route.Empty, error) {
+	if s.Open().Mounts.At(path) == nil {
 		return route.Empty{}, nil // Vault answers a repeated unmount like the first
 	}
-	return route.Empty{}, s.Open().Mounts.Disable(ctx, in.Path)
-}
-
-func (s *System) disableAuth(ctx context.Context, by route.Caller, in MountPath) (route.Empty, error) {
-	in.Path = "auth/" + strings.Trim(in.Path, "/")
-	return s.disableMount(ctx, by, in)
-}
-
-// TuneAnswer is a mount's configuration with the server's lifetimes filled in.
-type TuneAnswer struct {
-	MountConfig
-	route.Doubled
-	Description string            `json:"description"`
-	Options     map[string]string `json:"options,omitempty"`
-}
-
-func (s *System) tuneAnswer(m *mount.Mounted) TuneAnswer {
-	info := describe(m.Entry)
-	def, max := s.Open().Tokens.Lifetimes()
-	if info.Config.DefaultTTL == 0 {
-		info.Config.DefaultTTL = int64(def.Seconds())
-	}
-	if info.Config.MaxTTL == 0 {
-		info.Config.MaxTTL = int64(max.Seconds())
-	}
-	if m.Entry.Class == engine.Auth && info.Config.TokenType == "" {
-		info.Config.TokenType = "default-service"
-	}
-	return TuneAnswer{MountConfig: info.Config, Description: info.Description, Options: info.Options}
-}
-
-func (s *System) readTune(_ context.Context, _ route.Caller, in MountPath) (TuneAnswer, error) {
-	m, err := s.at(in.Path)
-	if err != nil {
-		return TuneAnswer{}, err
-	}
-	return s.tuneAnswer(m), nil
-}
-
-func (s *System) readAuthTune(ctx context.Context, by route.Caller, in MountPath) (TuneAnswer, error) {
-	return s.readTune(ctx, by, MountPath{"auth/" + in.Path})
-}
-
-// Tune changes what is given and leaves the rest.
-type Tune struct {
-	Path        string         `path:"path" doc:"The mount's path."`
-	DefaultTTL  *wire.Seconds  `json:"default_lease_ttl" doc:"Lifetime of what the mount hands out; 0 is the server's."`
-	MaxTTL      *wire.Seconds  `json:"max_lease_ttl" doc:"Longest lifetime; 0 is the server's."`
-	Description *string        `json:"description" doc:"For people."`
-	Options     wire.StringMap `json:"options" doc:"Options of the kind; version=2 upgrades a kv mount."`
-	Visibility  *string        `json:"listing_visibility" doc:"hidden or unauth."`
-	TokenType   *string        `json:"token_type" doc:"Type of the tokens an auth mount grants."`
-	AuditKeys   *wire.Strings  `json:"audit_non_hmac_request_keys" doc:"Accepted for Vault's clients."`
-	AnswerKeys  *wire.Strings  `json:"audit_non_hmac_response_keys" doc:"Accepted for Vault's clients."`
-	PassHeaders *wire.Strings  `json:"passthrough_request_headers" doc:"Request headers that the engine is shown."`
-	Headers     *wire.Strings  `json:"allowed_response_headers" doc:"Headers that the engine may set."`
-}
-
-func (s *System) tune(ctx context.Context, _ route.Caller, in Tune) (route.Empty, error) {
-	if _, err := s.at(in.Path); err != nil {
-		return route.Empty{}, err
-	}
-	return route.Empty{}, s.Open().Mounts.Tune(ctx, in.Path, func(e *mount.Entry) error {
-		given(&e.Config.DefaultTTL, in.DefaultTTL)
-		given(&e.Config.MaxTTL, in.MaxTTL)
-		given(&e.Description, in.Description)
-		given(&e.Config.ListingVisibility, in.Visibility)
-		given(&e.Config.TokenType, in.TokenType)
-		given(&e.Config.AuditKeys, in.AuditKeys)
-		given(&e.Config.AuditAnswerKeys, in.AnswerKeys)
-		given(&e.Config.PassHeaders, in.PassHeaders)
-		given(&e.Config.AnswerHeaders, in.Headers)
-		if in.Options != nil {
-			e.Options = maps.Clone(e.Options)
-			if e.Options == nil {
-				e.Options = map[string]string{}
-			}
-			maps.Copy(e.Options, in.Options)
-		}
-		return nil
-	})
-}
-
-func given[T any](dst, value *T) {
-	if value != nil {
-		*dst = *value
-	}
-}
-
-func (s *System) tuneAuth(ctx context.Context, by route.Caller, in Tune) (route.Empty, error) {
-	in.Path = "auth/" + in.Path
-	return s.tune(ctx, by, in)
-}
-
-// Remount moves a mount.
-type Remount struct {
-	From string `json:"from" doc:"The mount's path now."`
-	To   string `json:"to" doc:"The path it shall have."`
-}
-
-// Migration names a move, as Vault's clients poll it.
-type Migration struct {
-	ID string `json:"migration_id"`
-}
-
-func (s *System) remount(ctx context.Context, _ route.Caller, in Remount) (Migration, error) {
-	if s.Open().Mounts.At(in.From) == nil {
-		return Migration{}, fault.New(fault.Invalid, "no matching mount at %q", in.From)
-	}
-	id := s.Open().Mounts.At(in.From).Entry.UUID
-	return Migration{id}, s.Open().Mounts.Move(ctx, in.From, in.To)
-}
-
-// MigrationID names a move.
-type MigrationID struct {
-	ID string `path:"id" doc:"The migration_id that the move was answered with."`
-}
-
-// MigrationStatus is how a move stands. Moves are one transaction, so that one
-// that is known has succeeded.
-type MigrationStatus struct {
-	ID   string        `json:"migration_id"`
-	Info MigrationInfo `json:"migration_info"`
-}
-
-// MigrationInfo is the state of a move.
-type MigrationInfo struct {
-	Target string `json:"target_mount"`
-	Status string `json:"status"`
-}
-
-func (s *System) remountStatus(_ context.Context, _ route.Caller, in MigrationID) (MigrationStatus, error) {
-	for _, m := range s.Open().Mounts.List() {
-		if m.Entry.UUID == in.ID {
-			return MigrationStatus{in.ID, MigrationInfo{m.Entry.Path, "success"}}, nil
-		}
-	}
-	return MigrationStatus{}, fault.New(fault.NotFound, "no migration %s is known", in.ID)
-}
-
-// UIMounts are the mounts that a caller may use something of.
-type UIMounts struct {
-	Secret map[string]MountInfo `json:"secret"`
-	Auth   map[string]MountInfo `json:"auth"`
-}
-
-func (s *System) uiMounts(ctx context.Context, by route.Caller, _ route.Nothing) (UIMounts, error) {
-	out := UIMounts{Secret: map[string]MountInfo{}, Auth: map[string]MountInfo{}}
-	open := s.Open()
-	acl, err := open.Policies.ACL(ctx, by.Policies)
-	if err != nil {
-		return out, err
-	}
-	for _, m := range open.Mounts.List() {
-		if !acl.IsRoot() && !acl.AnyBelow(m.Entry.Path) && m.Entry.Config.ListingVisibility != "unauth" {
-			continue
-		}
-		if path, ok := strings.CutPrefix(m.Entry.Path, "auth/"); ok {
-			out.Auth[path] = describe(m.Entry)
-		} else {
-			out.Secret[m.Entry.Path] = describe(m.Entry)
-		}
-	}
-	return out, nil
-}
-
-// UIMount is the mount that a path lies in.
-type UIMount struct {
-	MountInfo
-	Path string `json:"path"`
-}
-
-func (s *System) uiMount(ctx context.Context, by route.Caller, in MountPath) (UIMount, error) {
-	open := s.Open()
-	m, _ := open.Mounts.Find(in.Path)
-	acl, err := open.Policies.ACL(ctx, by.Policies)
-	if err != nil {
-		return UIMount{}, err
-	}
-	if m == nil || !acl.IsRoot() && !acl.AnyBelow(m.Entry.Path) {
-		// One answer for both, so that nobody learns of mounts he may not use.
-		return UIMount{}, fault.New(fault.Denied, "preflight capability check returned 403, please ensure client's policies grant access to path %q", strings.TrimSuffix(in.Path, "/")+"/")
-	}
-	return UIMount{MountInfo: describe(m.Entry), Path: m.Entry.Path}, nil
-}
-
-// Catalog lists the kinds, in Vault's shape.
-type Catalog struct {
-	route.Doubled
-	Auth     []string        `json:"auth"`
-	Database []string        `json:"database"`
-	Secret   []string        `json:"secret"`
-	Detailed []CatalogDetail `json:"detailed"`
-}
-
-// CatalogDetail is one kind.
-type CatalogDetail struct {
-	Builtin     bool   `json:"builtin"`
-	Deprecation string `json:"deprecation_status"`
-	Name        string `json:"name"`
-	Type        string `json:"type"`
-	Version     string `json:"version"`
-	Doc         string `json:"description"`
-}
-
-func (s *System) catalog(context.Context, route.Caller, route.Nothing) (Catalog, error) {
-	out := Catalog{Auth: []string{}, Secret: []string{}, Database: []string{}}
-	for _, k := range s.Kinds() {
-		list := &out.Secret
-		switch k.Class {
-		case engine.Auth:
-			list = &out.Auth
-		case engine.System:
-			continue
-		}
-		if slices.Contains(*list, k.Name) {
-			continue
-		}
-		*list = append(*list, k.Name)
-		out.Detailed = append(out.Detailed, CatalogDetail{true, "supported", k.Name, string(k.Class), "v" + APILevel + "+builtin.coffer", k.Doc})
-	}
-	return out, nil
-}
-
-// CatalogName names a kind.
-type CatalogName struct {
-	Class string `path:"class" doc:"auth or secret."`
-	Name  string `path:"name" doc:"The kind."`
-}
-
-func (s *System) catalogEntry(_ context.Context, _ route.Caller, in CatalogName) (CatalogDetail, error) {
-	for _, k := range s.Kinds() {
-		if k.Name == in.Name && string(k.Class) == in.Class {
-			return CatalogDetail{true, "supported", k.Name, string(k.Class), "v" + APILevel + "+builtin.coffer", k.Doc}, nil
-		}
-	}
-	return CatalogDetail{}, route.Missing()
+	return route.Empty{}, s.Open().Mounts.Disable(ctx, path)
 }

@@ -127,10 +127,31 @@ func (s *System) mountsForLint() []policy.MountInfo {
 		info := policy.MountInfo{Path: m.Entry.Path}
 		for _, r := range m.Spec.Routes {
 			info.Versioned = info.Versioned || r.Plain != nil && r.Plain.Pattern != r.Pattern
+			if r.Sudo {
+				info.Sudo = append(info.Sudo, m.Entry.Path+ruleOf(r.Pattern))
+			}
 		}
 		infos = append(infos, info)
 	}
-	return infos
+	return append(infos, policy.MountInfo{Path: "auth/token/", Sudo: grantsMore})
+}
+
+// grantsMore are the paths where sudo is not needed and allows more.
+var grantsMore = []string{"auth/token/create", "auth/token/create/*", "auth/token/create-orphan"}
+
+// ruleOf spells a route's pattern as the path of a rule.
+func ruleOf(pattern string) string {
+	var segments []string
+	for seg := range strings.SplitSeq(pattern, "/") {
+		switch {
+		case strings.HasSuffix(seg, "...}"):
+			return strings.Join(append(segments, "*"), "/")
+		case strings.HasPrefix(seg, "{"):
+			seg = "+"
+		}
+		segments = append(segments, seg)
+	}
+	return strings.Join(segments, "/")
 }
 
 // LintPolicy is a policy to check.
@@ -193,8 +214,9 @@ type Capabilities struct {
 // CapabilitiesAnswer lists the capabilities of each path asked about.
 type CapabilitiesAnswer struct {
 	route.Doubled
-	Capabilities []string            `json:"capabilities,omitempty"` // where one path was asked about
-	ByPath       map[string][]string `json:",embed"`
+	// ByPath has a list under each path, and under "capabilities" where one path
+	// was asked about.
+	ByPath map[string][]string `json:",embed"`
 }
 
 func (s *System) capable(ctx context.Context, policies []string, in Capabilities) (CapabilitiesAnswer, error) {
@@ -208,11 +230,10 @@ func (s *System) capable(ctx context.Context, policies []string, in Capabilities
 	}
 	out := CapabilitiesAnswer{ByPath: map[string][]string{}}
 	for _, path := range paths {
-		out.Capabilities = acl.Capabilities(strings.TrimPrefix(path, "/"), s.plainOf(path))
-		out.ByPath[path] = out.Capabilities
+		out.ByPath[path] = acl.Capabilities(strings.TrimPrefix(path, "/"), s.plainOf(path))
 	}
-	if len(paths) > 1 {
-		out.Capabilities = nil
+	if len(paths) == 1 {
+		out.ByPath["capabilities"] = out.ByPath[paths[0]]
 	}
 	return out, nil
 }
@@ -240,8 +261,11 @@ func (s *System) capabilities(ctx context.Context, by route.Caller, in Capabilit
 		return s.capable(ctx, by.Policies, in)
 	}
 	tok, err := s.Open().Tokens.Lookup(ctx, in.Token.Reveal())
-	if err != nil {
+	if fault.Is(err, fault.Denied) {
 		return CapabilitiesAnswer{}, fault.Wrap(fault.Invalid, err, "invalid token")
+	}
+	if err != nil {
+		return CapabilitiesAnswer{}, err
 	}
 	return s.capable(ctx, tok.Policies, in)
 }
@@ -249,7 +273,7 @@ func (s *System) capabilities(ctx context.Context, by route.Caller, in Capabilit
 func (s *System) capabilitiesAccessor(ctx context.Context, _ route.Caller, in Capabilities) (CapabilitiesAnswer, error) {
 	tok, err := s.Open().Tokens.ByAccessor(ctx, in.Accessor)
 	if err != nil {
-		return CapabilitiesAnswer{}, fault.Wrap(fault.Invalid, err, "invalid accessor")
+		return CapabilitiesAnswer{}, err
 	}
 	return s.capable(ctx, tok.Policies, in)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/cofferhq/coffer/internal/fault"
 	"github.com/cofferhq/coffer/internal/route"
 	"github.com/cofferhq/coffer/internal/wire"
 )
@@ -59,24 +60,28 @@ func (s *System) health(ctx context.Context, _ route.Caller, in HealthRequest) (
 		Initialized: status.Initialized, Sealed: status.Sealed, PerfMode: "disabled", DRMode: "disabled",
 		Time: time.Now().Unix(), Version: s.Version.Wire(), Coffer: s.Version.Coffer,
 	}
-	h.Status = code(in.Active, 200)
 	switch {
 	case !status.Initialized:
-		h.Status = code(in.Uninit, 501)
+		h.Status, err = code("uninitcode", in.Uninit, 501)
 	case status.Sealed:
-		h.Status = code(in.Sealed, 503)
+		h.Status, err = code("sealedcode", in.Sealed, 503)
 	default:
 		h.ClusterID, h.ClusterName = s.ClusterID()
+		h.Status, err = code("activecode", in.Active, 200)
 	}
-	return h, nil
+	return h, err
 }
 
-// code returns the status a client chose, where it is one, or the usual one.
-func code(chosen wire.Int, usual int) int {
-	if chosen >= 100 && chosen <= 599 {
-		return int(chosen)
+// code returns the status a client chose, or the usual one. Codes below 200 are
+// no answers.
+func code(name string, chosen wire.Int, usual int) (int, error) {
+	switch {
+	case chosen == 0:
+		return usual, nil
+	case chosen < 200 || chosen > 599:
+		return 0, fault.New(fault.Invalid, "%s: it must be a status from 200 to 599", name)
 	}
-	return usual
+	return int(chosen), nil
 }
 
 // Ready says whether requests are served.
@@ -148,17 +153,19 @@ type Leader struct {
 }
 
 func (s *System) leader(context.Context, route.Caller, route.Nothing) (Leader, error) {
-	return Leader{Self: true, Address: s.Address}, nil
+	return Leader{Self: true, ActiveTime: wire.Time{Time: started}, Address: s.Address}, nil
 }
 
 // HANode is one node.
 type HANode struct {
-	Hostname   string    `json:"hostname"`
-	APIAddress string    `json:"api_address"`
-	Cluster    string    `json:"cluster_address"`
-	Active     bool      `json:"active_node"`
-	Echo       wire.Time `json:"last_echo"`
-	Version    string    `json:"version"`
+	Hostname   string     `json:"hostname"`
+	APIAddress string     `json:"api_address"`
+	Cluster    string     `json:"cluster_address"`
+	Active     bool       `json:"active_node"`
+	Echo       *wire.Time `json:"last_echo"` // null of a node that answers for itself
+	EchoMS     int64      `json:"echo_duration_ms"`
+	SkewMS     int64      `json:"clock_skew_ms"`
+	Version    string     `json:"version"`
 }
 
 // HAStatus lists the nodes.

@@ -26,8 +26,9 @@ type Unsealed struct {
 // Options are what the routes ask.
 type Options struct {
 	Node *node.Node
-	// Open returns the parts that the open server has. Routes that work while
-	// sealed must not call it.
+	// Open returns the parts that the open server has, or had when a request that
+	// was let in is overtaken by a seal: they refuse what they are asked then.
+	// Routes that work while sealed must not call it.
 	Open      func() *Unsealed
 	Why       func(requestID string) (Why, error)
 	AuditLog  func() (AuditLog, error)
@@ -63,7 +64,7 @@ func Kind(s *System) engine.Kind[struct{}, *System] {
 func Routes() []route.Route[*System] {
 	var all []route.Route[*System]
 	for _, some := range [][]route.Route[*System]{
-		sealRoutes, statusRoutes, mountRoutes, authRoutes, policyRoutes, wrappingRoutes, auditRoutes, infoRoutes, profileRoutes,
+		sealRoutes, statusRoutes, mountRoutes, authRoutes, catalogRoutes, policyRoutes, wrappingRoutes, auditRoutes, infoRoutes, profileRoutes,
 	} {
 		all = append(all, some...)
 	}

@@ -99,6 +99,36 @@ func (d Duration) MarshalJSON() ([]byte, error) {
 // UnmarshalJSON accepts what ParseDuration accepts, quoted or not, and null.
 func (d *Duration) UnmarshalJSON(b []byte) error { return (*Seconds)(d).UnmarshalJSON(b) }
 
+// Lifetime is a duration in a change of settings: "" and null leave what is
+// set, "system" returns to the standard, and any other sets it.
+type Lifetime struct {
+	Given    bool // something is to be set
+	Standard bool // the standard is to be set; TTL is 0
+	TTL      time.Duration
+}
+
+// UnmarshalJSON accepts what ParseDuration accepts, quoted or not, "system" and
+// null.
+func (l *Lifetime) UnmarshalJSON(b []byte) error {
+	*l = Lifetime{}
+	text, err := scalar(b, "a duration")
+	if err != nil || text == "" {
+		return err
+	}
+	l.Given, l.Standard = true, text == "system"
+	if !l.Standard {
+		l.TTL, err = ParseDuration(text)
+	}
+	return err
+}
+
+// Into sets dst where something is to be set.
+func (l Lifetime) Into(dst *Seconds) {
+	if l.Given {
+		*dst = Seconds(l.TTL)
+	}
+}
+
 // Int is a whole number that may come as a string.
 type Int int64
 

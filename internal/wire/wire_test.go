@@ -155,3 +155,28 @@ func FuzzParseBody(f *testing.F) {
 		}
 	})
 }
+
+func TestLifetime(t *testing.T) {
+	for text, want := range map[string]Lifetime{
+		`""`: {}, `null`: {}, `"system"`: {Given: true, Standard: true}, `0`: {Given: true}, `"1h"`: {Given: true, TTL: time.Hour}, `90`: {Given: true, TTL: 90 * time.Second},
+	} {
+		got := Lifetime{Given: true, TTL: 1}
+		if err := json.Unmarshal([]byte(text), &got); err != nil || got != want {
+			t.Errorf("%s: %+v %v", text, got, err)
+		}
+	}
+	for _, text := range []string{`"soon"`, `{}`, `[1]`, `"9e99"`} {
+		if err := json.Unmarshal([]byte(text), new(Lifetime)); err == nil {
+			t.Errorf("%s is accepted", text)
+		}
+	}
+	ttl := Seconds(time.Minute)
+	Lifetime{}.Into(&ttl)
+	if ttl != Seconds(time.Minute) {
+		t.Error("nothing given changed something")
+	}
+	Lifetime{Given: true, Standard: true}.Into(&ttl)
+	if ttl != 0 {
+		t.Error("system did not return to the standard")
+	}
+}

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/cofferhq/coffer/internal/audit"
 	"github.com/cofferhq/coffer/internal/fault"
@@ -50,6 +51,8 @@ type Store struct {
 	salt    string
 	public  ed25519.PublicKey
 
+	changes sync.Mutex // one change of the devices at a time
+
 	mu     sync.Mutex
 	hashes map[string]func(string) string // by device path
 	newest chan audit.Checkpoint          // the newest one that is not stored yet
@@ -70,7 +73,8 @@ func Open(ctx context.Context, part storage.Engine, log *audit.Log, origin strin
 	}
 	private := ed25519.NewKeyFromSeed(seed)
 	s.public = private.Public().(ed25519.PublicKey)
-	if err := s.check(ctx, acceptLoss); err != nil {
+	lost, err := s.check(ctx, acceptLoss)
+	if err != nil {
 		return nil, err
 	}
 	signer, err := audit.NewSigner(origin, private)
@@ -89,11 +93,22 @@ func Open(ctx context.Context, part storage.Engine, log *audit.Log, origin strin
 		}
 	}
 	log.SetSigner(signer)
+	if lost {
+		// So that what was accepted is accepted once.
+		s.settle(ctx)
+	}
 	return s, nil
 }
 
-// Close stops signing and closes the devices.
+// closing bounds how long Close waits for the storage.
+const closing = 5 * time.Second
+
+// Close stores a checkpoint of all there is, stops signing and closes the
+// devices.
 func (s *Store) Close() {
+	ctx, cancel := context.WithTimeout(context.Background(), closing)
+	defer cancel()
+	s.settle(ctx)
 	s.log.SetSigner(nil)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -103,6 +118,17 @@ func (s *Store) Close() {
 		}
 	}
 	clear(s.hashes)
+}
+
+// settle makes a checkpoint of everything in the log and stores it.
+func (s *Store) settle(ctx context.Context) {
+	c, err := s.log.Checkpoint(ctx)
+	if err == nil && c.Size > 0 {
+		err = s.keep(ctx, c)
+	}
+	if err != nil {
+		s.slog.Warn("the newest checkpoint of the audit log is not stored", "error", err)
+	}
 }
 
 // keys returns the seed of the signing key; the first time it makes it and the
@@ -130,39 +156,50 @@ func (s *Store) keys(ctx context.Context) (seed []byte, err error) {
 	})
 }
 
-// check holds the log against the stored checkpoint.
-func (s *Store) check(ctx context.Context, acceptLoss uint64) error {
+// check holds the log against the stored checkpoint and reports whether a loss
+// was accepted.
+func (s *Store) check(ctx context.Context, acceptLoss uint64) (lost bool, err error) {
 	var stored []byte
-	err := s.storage.View(ctx, func(r storage.Reader) (err error) {
+	err = s.storage.View(ctx, func(r storage.Reader) (err error) {
 		stored, err = r.Get(checkpointRow)
 		return err
 	})
 	if errors.Is(err, storage.ErrNotFound) {
-		return nil
+		return false, nil
 	}
 	if err != nil {
-		return err
+		return false, err
 	}
-	verifier, err := audit.NewVerifier(s.origin, s.public)
+	c, err := s.parse(stored)
 	if err != nil {
-		return err
-	}
-	c, err := audit.ParseCheckpoint(stored, verifier)
-	if err != nil {
-		return fmt.Errorf("the stored checkpoint: %w", err)
+		return false, fmt.Errorf("the stored checkpoint: %w", err)
 	}
 	err = s.log.CheckAgainst(c)
 	switch {
 	case err == nil:
-		return nil
+		return false, nil
 	case acceptLoss != c.Size:
-		return fmt.Errorf("%w; bring the log's files back, or, to go on without what is missing, set accept_loss = %d in the audit block", err, c.Size)
+		return false, fmt.Errorf("%w; bring the log's files back, or, to go on without what is missing, set accept_loss = %d in the audit block", err, c.Size)
 	}
 	s.slog.Error("the audit log does not reach its newest checkpoint, and the loss is accepted by configuration", "checkpoint_size", c.Size, "error", err)
-	return s.log.Append(ctx, &audit.Entry{
+	return true, s.log.Append(ctx, &audit.Entry{
 		Type: audit.Event, Event: "loss-accepted",
-		Error: fmt.Sprintf("the log does not reach the checkpoint of %d entries with root %s; an operator accepted that", c.Size, c.Root),
+		Error: fmt.Sprintf("the log does not reach the checkpoint of %d entries of %s with root %s; an operator accepted that", c.Size, c.Origin, c.Root),
 	})
+}
+
+// parse reads a stored checkpoint and verifies its signature. It may be of
+// another log than the one that is open, when all files were replaced.
+func (s *Store) parse(stored []byte) (audit.Checkpoint, error) {
+	c, err := audit.ParseCheckpoint(stored)
+	if err != nil {
+		return c, err
+	}
+	verifier, err := audit.NewVerifier(c.Origin, s.public)
+	if err != nil {
+		return c, err
+	}
+	return audit.ParseCheckpoint(stored, verifier)
 }
 
 // Keep takes a new checkpoint to be stored. It never waits; the log calls it.
@@ -177,16 +214,25 @@ func (s *Store) Keep(c audit.Checkpoint) {
 	}
 }
 
-// Run stores new checkpoints until ctx ends.
+// retryAfter is how long after a failure a checkpoint is stored again.
+const retryAfter = time.Second
+
+// Run stores new checkpoints until ctx ends. One that could not be stored is
+// tried again until there is a newer one.
 func (s *Store) Run(ctx context.Context) error {
+	var waiting audit.Checkpoint
+	var again <-chan time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case c := <-s.newest:
-			if err := s.keep(ctx, c); err != nil && ctx.Err() == nil {
-				s.slog.Warn("a checkpoint of the audit log is not stored; the next one will be", "error", err)
-			}
+		case waiting = <-s.newest:
+		case <-again:
+		}
+		again = nil
+		if err := s.keep(ctx, waiting); err != nil && ctx.Err() == nil {
+			s.slog.Warn("a checkpoint of the audit log is not stored yet", "size", waiting.Size, "error", err)
+			again = time.After(retryAfter)
 		}
 	}
 }
@@ -224,6 +270,8 @@ func (s *Store) List(ctx context.Context) ([]Device, error) {
 
 // Enable starts a device and keeps it.
 func (s *Store) Enable(ctx context.Context, d Device) error {
+	s.changes.Lock()
+	defer s.changes.Unlock()
 	all, err := s.List(ctx)
 	if err != nil {
 		return err
@@ -250,6 +298,8 @@ func (s *Store) Enable(ctx context.Context, d Device) error {
 
 // Disable stops a device and forgets it; one that is not there is no error.
 func (s *Store) Disable(ctx context.Context, path string) error {
+	s.changes.Lock()
+	defer s.changes.Unlock()
 	if _, err := s.storage.Update(ctx, func(t storage.Txn) error { return t.Delete(devicePrefix + path) }); err != nil {
 		return err
 	}

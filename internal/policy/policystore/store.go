@@ -23,12 +23,14 @@ const (
 	cached = 20_000
 	// compiled is how many combinations of policies are kept compiled.
 	compiled = 4096
+	// wrapping is the policy of the tokens of wrapped answers.
+	wrapping = "response-wrapping"
 )
 
 // MaxNameBytes is the longest name of a policy.
 const MaxNameBytes = 128
 
-var nameRE = regexp.MustCompile(`^[a-z0-9][a-z0-9 ._@:+/-]*$`)
+var nameRE = regexp.MustCompile(`^[a-z0-9_][a-z0-9 ._@:+/-]*$`)
 
 // Store keeps policies.
 type Store struct {
@@ -66,7 +68,7 @@ func (s *Store) CacheStats() barrier.CacheStats { return s.parsed.Stats() }
 func CleanName(name string) (string, error) {
 	name = strings.ToLower(strings.TrimSpace(name))
 	if len(name) > MaxNameBytes || !nameRE.MatchString(name) {
-		return "", fault.New(fault.Invalid, "%q is no name for a policy: use up to %d letters, digits and . _ - @ : + /, starting with a letter or digit", name, MaxNameBytes)
+		return "", fault.New(fault.Invalid, "%q is no name for a policy: use up to %d letters, digits and . _ - @ : + /, starting with a letter, a digit or _", name, MaxNameBytes)
 	}
 	return name, nil
 }
@@ -87,13 +89,14 @@ func (s *Store) Get(ctx context.Context, name string) (*policy.Policy, error) {
 	return p, err
 }
 
-// Put stores a policy after reading it, and returns it parsed.
+// Put stores a policy after reading it, and returns it parsed. The policies that
+// Coffer's own tokens hold cannot be changed.
 func (s *Store) Put(ctx context.Context, name, text string) (*policy.Policy, error) {
 	name, err := CleanName(name)
 	if err != nil {
 		return nil, err
 	}
-	if name == "root" {
+	if name == "root" || name == wrapping {
 		return nil, fault.New(fault.Invalid, "cannot update %q policy", name)
 	}
 	p, err := policy.Parse(name, text)
@@ -111,19 +114,22 @@ func (s *Store) Delete(ctx context.Context, name string) error {
 		return err
 	}
 	switch name {
-	case "root", "default", "response-wrapping":
+	case "root", "default", wrapping:
 		return fault.New(fault.Invalid, "cannot delete %q policy", name)
 	}
 	_, err = s.barrier.Update(ctx, func(tx storage.Txn) error { return tx.Delete(rows + name) })
 	return err
 }
 
-// List returns the names of the policies, root included, in order.
+// List returns the names of the policies that tokens can be given, root
+// included, in order.
 func (s *Store) List(ctx context.Context) ([]string, error) {
 	names := []string{"root"}
 	err := s.barrier.View(ctx, func(r storage.Reader) error {
 		return storage.All(r, rows, func(e storage.Entry) error {
-			names = append(names, strings.TrimPrefix(e.Key, rows))
+			if name := strings.TrimPrefix(e.Key, rows); name != wrapping {
+				names = append(names, name)
+			}
 			return nil
 		})
 	})
@@ -141,7 +147,7 @@ func (s *Store) ACL(ctx context.Context, names []string) (*policy.ACL, error) {
 	parts := room[:0]
 	for _, name := range names {
 		p, err := s.parsed.Get(ctx, rows+name)
-		if errors.Is(err, storage.ErrNotFound) {
+		if errors.Is(err, storage.ErrNotFound) || errors.Is(err, storage.ErrInvalidKey) {
 			continue
 		}
 		if err != nil {
@@ -169,7 +175,7 @@ func (s *Store) ACL(ctx context.Context, names []string) (*policy.ACL, error) {
 // Seed stores the policies that every server has, where they are missing.
 func (s *Store) Seed(ctx context.Context) error {
 	_, err := s.barrier.Update(ctx, func(tx storage.Txn) error {
-		for name, text := range map[string]string{"default": defaultPolicy, "response-wrapping": wrappingPolicy} {
+		for name, text := range map[string]string{"default": defaultPolicy, wrapping: wrappingPolicy} {
 			if _, err := tx.Get(rows + name); errors.Is(err, storage.ErrNotFound) {
 				if err := tx.Put(rows+name, []byte(text)); err != nil {
 					return err
