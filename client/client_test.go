@@ -394,7 +394,7 @@ func TestSystem(t *testing.T) {
 }
 
 func TestSealedServer(t *testing.T) {
-	s := apptest.Uninitialized(t, "")
+	s := apptest.Uninitialized(t, `seal "shamir" {}`)
 	c := connect(t, s, "")
 	ctx := t.Context()
 	if h := must[*client.Health](t)(c.Sys().Health(ctx)); h.Initialized || !h.Sealed || h.Version == "" {

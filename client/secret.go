@@ -18,7 +18,8 @@ const Redacted = "[redacted]"
 
 // Secret is a string that nobody should see: a token, a password, a key share.
 // Every way to print, log or marshal it gives a redaction; only the bodies of
-// this package's requests carry the value.
+// this package's requests carry the value. (Package fmt cannot call methods of
+// unexported fields: a struct that keeps one there must format itself.)
 type Secret string
 
 // Reveal returns the value.
