@@ -89,8 +89,9 @@ func New(env Env) *cobra.Command {
 		Use:           "coffer",
 		Short:         "A secret manager: keeps, versions, hands out, revokes and audits credentials.",
 		SilenceErrors: true, SilenceUsage: true,
-		Version: env.Version.Coffer,
-		Args:    cobra.ArbitraryArgs,
+		Version:           env.Version.Coffer,
+		Args:              cobra.ArbitraryArgs,
+		PersistentPreRunE: func(*cobra.Command, []string) error { return s.checkFormat() },
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return cmd.Help()
@@ -134,6 +135,7 @@ func group(id, use, short string, commands ...*cobra.Command) *cobra.Command {
 
 func unknown(cmd *cobra.Command, word string) error {
 	text := fmt.Sprintf("%s has no command %q", cmd.CommandPath(), word)
+	cmd.SuggestionsMinimumDistance = 2
 	if near := cmd.SuggestionsFor(word); len(near) > 0 {
 		text += "; did you mean " + strings.Join(near, " or ") + "?"
 	}

@@ -16,6 +16,7 @@ import (
 // shell is what commands share: the world, and the flags that all of them take.
 type shell struct {
 	Env
+	one    *client.Client // of this run, once it is needed
 	global struct {
 		address, namespace, token                 string
 		caCert, clientCert, clientKey, serverName string
@@ -52,6 +53,9 @@ func (s *shell) setting(name string) string {
 // client returns the client that the flags, the environment and the token file
 // make, in this order.
 func (s *shell) client() (*client.Client, error) {
+	if s.one != nil {
+		return s.one, nil
+	}
 	cfg, err := client.FromEnvironment(s.Getenv)
 	if err != nil {
 		return nil, err
@@ -76,10 +80,11 @@ func (s *shell) client() (*client.Client, error) {
 		}
 		cfg.Token = client.Secret(token)
 	}
-	return client.New(cfg)
+	s.one, err = client.New(cfg)
+	return s.one, err
 }
 
-// do sends one request.
+// do sends one request. Beside a refusal stands the answer that it came with.
 func (s *shell) do(ctx context.Context, r client.Request) (*client.Response, error) {
 	c, err := s.client()
 	if err != nil {
@@ -98,7 +103,7 @@ func (s *shell) do(ctx context.Context, r client.Request) (*client.Response, err
 	}
 	answer, err := c.Do(ctx, r)
 	if err != nil {
-		return nil, refused(err)
+		return answer, refused(err)
 	}
 	for _, w := range answer.Warnings {
 		s.warn("%s", w)
