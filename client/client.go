@@ -16,8 +16,9 @@ type Client struct {
 	config Config // filled
 	base   *url.URL
 	unix   bool
-	http   *http.Client
-	own    *http.Transport // nil when the transport is the user's
+	// carrier takes one request to one server; redirects are send's matter.
+	carrier http.RoundTripper
+	own     *http.Transport // the same, nil when it is the user's
 }
 
 // New returns a client. It reads certificates and connects to nothing yet.
@@ -31,18 +32,16 @@ func New(config Config) (*Client, error) {
 		return nil, err
 	}
 	out := &Client{config: c, base: base, unix: socket != ""}
-	carrier := c.Transport
-	if carrier == nil {
+	out.carrier = c.Transport
+	switch {
+	case out.carrier == nil:
 		if out.own, err = newTransport(c, socket); err != nil {
 			return nil, err
 		}
-		carrier = out.own
-	} else if socket != "" {
+		out.carrier = out.own
+	case socket != "":
 		return nil, errors.New("an address unix:// needs the client's own transport")
 	}
-	out.http = &http.Client{Transport: carrier, CheckRedirect: func(*http.Request, []*http.Request) error {
-		return http.ErrUseLastResponse // redirects are judged in send
-	}}
 	return out, nil
 }
 

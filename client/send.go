@@ -66,13 +66,13 @@ func (c *Client) roundTrip(ctx context.Context, r *call, at *url.URL) (*http.Res
 		req.Body, req.GetBody, req.ContentLength = http.NoBody, nil, 0
 	}
 	req.Header = r.header
-	answer, err := c.http.Do(req)
+	answer, err := c.carrier.RoundTrip(req)
 	if err == nil {
 		return answer, attempt{}
 	}
-	var outer *url.Error
-	if errors.As(err, &outer) { // it repeats the URL, which the caller's error names better
-		err = outer.Err
+	var record tls.RecordHeaderError
+	if errors.As(err, &record) {
+		err = fmt.Errorf("the server does not speak TLS at this address: %w", err)
 	}
 	// A transport of the user's may not report connections.
 	return nil, attempt{err: err, sent: connected.Load() || c.own == nil, final: hopeless(err)}
@@ -83,8 +83,7 @@ func hopeless(err error) bool {
 	var verification *tls.CertificateVerificationError
 	var alert tls.AlertError
 	var record tls.RecordHeaderError
-	return errors.As(err, &verification) || errors.As(err, &alert) || errors.As(err, &record) ||
-		strings.Contains(err.Error(), "server gave HTTP response to HTTPS client")
+	return errors.As(err, &verification) || errors.As(err, &alert) || errors.As(err, &record)
 }
 
 // take reads an answer to its end.
