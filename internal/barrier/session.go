@@ -77,13 +77,17 @@ func (s *session) install(scope string, k *scopeKeys, at storage.Revision) {
 		if old.installed > at {
 			return
 		}
-		if !k.destroyed && !old.destroyed && old.primary() == k.primary() {
+		same := !k.destroyed && !old.destroyed && old.primary() == k.primary()
+		if same && old.encryptions != k.encryptions {
 			old.encryptions.Add(k.encryptions.Load())
 			k.encryptions = old.encryptions
 		}
-		if old != k {
-			clear(old.fingerprint)
+		if same && bytes.Equal(old.row, k.row) {
+			// Others use what is installed, which must not change under them.
+			old.installed = at
+			return
 		}
+		clear(old.fingerprint)
 	}
 	k.installed = at
 	s.scopes[scope] = k
