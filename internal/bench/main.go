@@ -23,7 +23,8 @@ var (
 	count   = flag.Int("secrets", 1_000_000, "how many secrets -million means")
 	slice   = flag.Duration("slice", 2*time.Second, "how long one side is measured before the other's turn")
 	rounds  = flag.Int("rounds", 5, "how many turns each side gets")
-	relaxed = flag.Bool("relaxed", false, "run the server with audit { sync = \"relaxed\" }")
+	relaxed = flag.Bool("relaxed", false, "run the server with audit { sync = \"changes\" }")
+	keep    = flag.String("profile", "", "keep the profile of reads in this file")
 	ceiling = flag.String("serve-ceiling", "", "internal: answer the body in this file over TLS")
 )
 
@@ -58,6 +59,9 @@ func run(ctx context.Context) error {
 		return err
 	}
 	if err := measureReads(s, dir); err != nil {
+		return err
+	}
+	if err := profileReads(s, dir); err != nil {
 		return err
 	}
 	if err := measureWrites(s, dir); err != nil {

@@ -37,21 +37,21 @@ func measureReads(s *server, dir string) error {
 	fmt.Println("reads of 1 KiB secrets, TLS, keep-alive, audited, 32 clients")
 	var top, own result
 	for range *rounds {
-		if err := top.load(32, *slice, func(_, _ int) error {
+		if err := top.load(bare, 32, *slice, func(_, _ int) error {
 			_, err := bare.do("GET", secretPath(rand.IntN(1000)), nil)
 			return err
 		}); err != nil {
 			return err
 		}
-		if err := own.load(32, *slice, func(_, _ int) error {
+		if err := own.load(s.user, 32, *slice, func(_, _ int) error {
 			_, err := s.user.do("GET", secretPath(rand.IntN(1000)), nil)
 			return err
 		}); err != nil {
 			return err
 		}
 	}
-	fmt.Printf("  ceiling  %8.0f/s  p50 %8v  p99 %8v\n", top.perSecond(), top.at(.5), top.at(.99))
-	fmt.Printf("  coffer   %8.0f/s  p50 %8v  p99 %8v\n", own.perSecond(), own.at(.5), own.at(.99))
+	fmt.Printf("  ceiling  %8.0f/s  p50 %8v  p99 %8v  processor %8v\n", top.perSecond(), top.at(.5), top.at(.99), top.perRequest())
+	fmt.Printf("  coffer   %8.0f/s  p50 %8v  p99 %8v  processor %8v\n", own.perSecond(), own.at(.5), own.at(.99), own.perRequest())
 	verdict("requests/s, of the ceiling's", own.perSecond()/top.perSecond(), 0.6, true, "")
 	verdict("p99, of the ceiling's", float64(own.at(.99))/float64(top.at(.99)), 2, false, "x")
 	return nil
@@ -70,16 +70,16 @@ func measureWrites(s *server, dir string) error {
 		return err
 	}
 	for range *rounds {
-		if err := one.load(1, *slice, write); err != nil {
+		if err := one.load(s.user, 1, *slice, write); err != nil {
 			return err
 		}
-		if err := many.load(128, *slice, write); err != nil {
+		if err := many.load(s.user, 128, *slice, write); err != nil {
 			return err
 		}
 	}
 	fmt.Printf("  fsync of 4 KiB appended     p50 %8v\n", fsync)
-	fmt.Printf("  1 client    %8.0f/s  p50 %8v  p99 %8v\n", one.perSecond(), one.at(.5), one.at(.99))
-	fmt.Printf("  128 clients %8.0f/s  p50 %8v  p99 %8v\n", many.perSecond(), many.at(.5), many.at(.99))
+	fmt.Printf("  1 client    %8.0f/s  p50 %8v  p99 %8v  processor %8v\n", one.perSecond(), one.at(.5), one.at(.99), one.perRequest())
+	fmt.Printf("  128 clients %8.0f/s  p50 %8v  p99 %8v  processor %8v\n", many.perSecond(), many.at(.5), many.at(.99), many.perRequest())
 	verdict("128 clients, of one client's requests/s", many.perSecond()/one.perSecond(), 20, true, "x")
 	verdict("one client's write, in fsyncs", float64(one.at(.5))/float64(fsync), 3, false, "")
 	return nil
@@ -95,7 +95,7 @@ func measureFsync(dir string) (time.Duration, error) {
 	defer f.Close()
 	var r result
 	block := make([]byte, 4096)
-	err = r.load(1, 2*time.Second, func(_, _ int) error {
+	err = r.load(&target{}, 1, 2*time.Second, func(_, _ int) error {
 		if _, err := f.Write(block); err != nil {
 			return err
 		}
@@ -114,7 +114,7 @@ func measureMillion(ctx context.Context, s *server) error {
 		}
 	}
 	var few, all result
-	if err := few.load(32, time.Duration(*rounds)**slice, read(1000)); err != nil {
+	if err := few.load(s.user, 32, time.Duration(*rounds)**slice, read(1000)); err != nil {
 		return err
 	}
 	begun := time.Now()
@@ -130,16 +130,16 @@ func measureMillion(ctx context.Context, s *server) error {
 	if err := s.cmd.Process.Signal(syscall.SIGKILL); err != nil {
 		return err
 	}
-	_ = s.cmd.Wait()
+	<-s.ended
 	took, err := s.start(ctx)
 	if err != nil {
 		return err
 	}
-	if err := all.load(32, time.Duration(*rounds)**slice, read(*count)); err != nil {
+	if err := all.load(s.user, 32, time.Duration(*rounds)**slice, read(*count)); err != nil {
 		return err
 	}
 	var list result
-	if err := list.load(1, 2*time.Second, func(_, n int) error {
+	if err := list.load(s.user, 1, 2*time.Second, func(_, n int) error {
 		_, err := s.user.do("LIST", fmt.Sprintf("/v1/secret/metadata/bench?limit=100&after=s%07d", rand.IntN(*count)), nil)
 		return err
 	}); err != nil {

@@ -22,6 +22,7 @@ import (
 type server struct {
 	dir, address, config string
 	cmd                  *exec.Cmd
+	ended                <-chan error // of the process
 	root, user           *target
 }
 
@@ -38,7 +39,7 @@ func startServer(ctx context.Context, dir string) (*server, error) {
 	l.Close()
 	sync := "always"
 	if *relaxed {
-		sync = "relaxed"
+		sync = "changes"
 	}
 	s := &server{dir: dir, address: address, config: filepath.Join(dir, "coffer.hcl")}
 	text := fmt.Sprintf("storage \"pebble\" { path = %q }\nlistener \"tcp\" { address = %q }\naudit { sync = %q }\nlog_level = \"warn\"\ndisable_mlock = true\n",
@@ -71,7 +72,7 @@ func startServer(ctx context.Context, dir string) (*server, error) {
 // took.
 func (s *server) start(ctx context.Context) (time.Duration, error) {
 	s.cmd = exec.CommandContext(ctx, *binary, "server", "-config", s.config)
-	s.cmd.Stdout, s.cmd.Stderr = os.Stderr, os.Stderr
+	s.cmd.Stderr = os.Stderr
 	begun := time.Now()
 	if err := s.cmd.Start(); err != nil {
 		return 0, fmt.Errorf("%w; build it with make build", err)
@@ -81,7 +82,15 @@ func (s *server) start(ctx context.Context) (time.Duration, error) {
 		// waits for the port.
 		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true,
 	}}
+	ended := make(chan error, 1)
+	go func() { ended <- s.cmd.Wait() }()
+	s.ended = ended
 	for time.Since(begun) < 60*time.Second {
+		select {
+		case err := <-ended:
+			return 0, fmt.Errorf("the server ended: %v", err)
+		default:
+		}
 		if resp, err := probe.Get("https://" + s.address + "/v1/sys/health?uninitcode=200"); err == nil {
 			resp.Body.Close()
 			if resp.StatusCode == 200 {
@@ -94,10 +103,8 @@ func (s *server) start(ctx context.Context) (time.Duration, error) {
 }
 
 func (s *server) stop() {
-	if s.cmd.ProcessState == nil {
-		_ = s.cmd.Process.Signal(syscall.SIGTERM)
-		_ = s.cmd.Wait()
-	}
+	_ = s.cmd.Process.Signal(syscall.SIGTERM)
+	<-s.ended
 }
 
 // memory returns the process's resident memory in bytes.
@@ -142,6 +149,7 @@ func (s *server) prepare(n int) error {
 	if s.user, err = newTarget(s.root.url, created.Auth.ClientToken, filepath.Join(s.dir, "data", "tls", "ca.pem"), 128); err != nil {
 		return err
 	}
+	s.user.pid = s.cmd.Process.Pid
 	return s.fill(0, n)
 }
 
@@ -220,5 +228,8 @@ func startCeiling(body []byte, dir string) (*target, func(), error) {
 		return nil, nil, err
 	}
 	t, err := newTarget("https://"+strings.TrimSpace(address), "", filepath.Join(dir, "data", "tls", "ca.pem"), 128)
+	if err == nil {
+		t.pid = cmd.Process.Pid
+	}
 	return t, stop, err
 }
