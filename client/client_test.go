@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -118,6 +119,97 @@ func TestDeletedVersions(t *testing.T) {
 	if _, err := kv.Metadata(ctx, "a b/ü%2f"); !client.IsNotFound(err) {
 		t.Errorf("after all is deleted: %v", err)
 	}
+}
+
+// A deleted version is a refusal that says when it was deleted.
+func TestTheAnswerBesideARefusal(t *testing.T) {
+	_, c := start(t)
+	ctx := t.Context()
+	must[*client.VersionInfo](t)(c.KV("secret").Put(ctx, "x", map[string]int{"i": 1}))
+	ok(t, c.KV("secret").Delete(ctx, "x"))
+	answer, err := c.Do(ctx, client.Request{Path: "secret/data/x"})
+	if !client.IsNotFound(err) || answer == nil || answer.Status != 404 {
+		t.Fatalf("%v, %v", answer, err)
+	}
+	var got struct {
+		Metadata client.VersionInfo `json:"metadata"`
+	}
+	ok(t, answer.Decode(&got))
+	if got.Metadata.Number != 1 || got.Metadata.Deletion.IsZero() || answer.RequestID == "" {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestPlainSecrets(t *testing.T) {
+	_, c := start(t)
+	ctx := t.Context()
+	ok(t, c.Sys().Mount(ctx, "old", client.Mount{Type: "kv", Options: map[string]string{"version": "1"}}))
+	for _, p := range []client.Plain{c.Plain("old"), c.Plain("")} {
+		if names := must[[]string](t)(p.List(ctx, "")); len(names) > 0 {
+			t.Errorf("names at first: %q", names)
+		}
+		ok(t, p.Put(ctx, "a/x", database{"app", "p1"}))
+		ok(t, p.Put(ctx, "a/x", database{"app", "p2"}))
+		ok(t, p.Put(ctx, "b", database{}))
+		var got database
+		ok(t, must[client.Raw](t)(p.Get(ctx, "a/x")).Decode(&got))
+		if got.Password.Reveal() != "p2" {
+			t.Errorf("read: %q", got.Password.Reveal())
+		}
+		if names := must[[]string](t)(p.List(ctx, "/")); !slices.Equal(names, []string{"a/", "b"}) {
+			t.Errorf("names: %q", names)
+		}
+		if names := must[[]string](t)(p.List(ctx, "a")); !slices.Equal(names, []string{"x"}) {
+			t.Errorf("names below: %q", names)
+		}
+		ok(t, p.Delete(ctx, "a/x"))
+		if _, err := p.Get(ctx, "a/x"); !client.IsNotFound(err) {
+			t.Errorf("after its deletion: %v", err)
+		}
+	}
+}
+
+// One client serves many callers, with tokens of their own, over few
+// connections.
+func TestSharedByMany(t *testing.T) {
+	_, c := start(t)
+	ctx, done := t.Context(), make(chan error)
+	const callers, rounds = 16, 10
+	for i := range callers {
+		go func() {
+			done <- func() error {
+				auth, err := c.Token().Create(ctx, client.TokenRequest{Policies: []string{"root"}, TTL: client.Seconds(time.Hour)})
+				if err != nil {
+					return err
+				}
+				kv, path := c.WithToken(auth.Token).KV("secret"), fmt.Sprint("many/", i)
+				for n := range uint64(rounds) {
+					if _, err := kv.Put(ctx, path, map[string]uint64{"n": n}, client.CAS(n)); err != nil {
+						return err
+					}
+					v, err := kv.Get(ctx, path)
+					if err != nil || v.Number != n+1 || string(v.Data.Reveal()) != fmt.Sprintf(`{"n":%d}`, n) {
+						return fmt.Errorf("%s: version %+v, %w", path, v, err)
+					}
+				}
+				return nil
+			}()
+		}()
+	}
+	for range callers {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestOverASocket(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "coffer.sock")
+	s := apptest.Start(t, fmt.Sprintf("listener \"unix\" {\n  address = %q\n}\n", path))
+	c, err := client.New(client.Config{Address: "unix://" + path, Token: client.Secret(s.Root)})
+	ok(t, err)
+	defer c.Close()
+	must[*client.VersionInfo](t)(c.KV("secret").Put(t.Context(), "x", map[string]int{"i": 1}))
 }
 
 func TestLabels(t *testing.T) {

@@ -67,7 +67,8 @@ type Config struct {
 	Proxy func(*http.Request) (*url.URL, error)
 
 	// Transport carries requests in place of the one that is made of the
-	// settings above, which then must be empty.
+	// TLS and proxy settings, which then count for nothing. It must not follow
+	// redirects. An error of it leaves open what became of a write.
 	Transport http.RoundTripper
 
 	// UserAgent is sent with every request.

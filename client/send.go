@@ -65,7 +65,7 @@ func (c *Client) roundTrip(ctx context.Context, r *call, at *url.URL) (*http.Res
 	if len(r.body) == 0 {
 		req.Body, req.GetBody, req.ContentLength = http.NoBody, nil, 0
 	}
-	req.Header = r.header
+	req.Header = r.header.Clone() // a transport of the user's may add to it
 	answer, err := c.carrier.RoundTrip(req)
 	if err == nil {
 		return answer, attempt{}
