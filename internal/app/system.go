@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"time"
 
+	"github.com/cofferhq/coffer/internal/barrier"
 	"github.com/cofferhq/coffer/internal/builtin"
 	"github.com/cofferhq/coffer/internal/docgen"
 	"github.com/cofferhq/coffer/internal/engine"
@@ -21,7 +22,7 @@ func (s *Server) systemOptions() sys.Options {
 	return sys.Options{
 		Node: s.node,
 		Open: s.opened.Load,
-		Why:  s.why, AuditLog: s.auditLog, Metrics: s.showMetrics, OpenAPI: s.openAPI, Sanitized: s.sanitized,
+		Why:  s.why, AuditLog: s.auditLog, RepairAuditLog: s.audit.Repair, Metrics: s.showMetrics, OpenAPI: s.openAPI, Sanitized: s.sanitized,
 		InFlight: s.inFlight, Kinds: func() []*engine.Spec { return builtin.Engines },
 		ClusterID: s.clusterID,
 		NewPad:    newPad, Address: s.cfg.APIAddr, StorageType: "pebble", Version: s.version,
@@ -132,9 +133,13 @@ func (s *Server) cacheFigures() []metrics.Cache {
 	if r == nil || r.tokenCache == nil {
 		return nil
 	}
-	tokens, policies := r.tokenCache.Stats(), r.Policies.CacheStats()
-	return []metrics.Cache{
-		{Name: "tokens", Hits: tokens.Hits, Misses: tokens.Misses},
-		{Name: "policies", Hits: policies.Hits, Misses: policies.Misses},
+	caches := []metrics.Cache{counted("tokens", r.tokenCache.Stats()), counted("policies", r.Policies.CacheStats())}
+	if r.rowCache != nil {
+		caches = append(caches, counted("rows", r.rowCache.Stats()))
 	}
+	return caches
+}
+
+func counted(name string, s barrier.CacheStats) metrics.Cache {
+	return metrics.Cache{Name: name, Hits: s.Hits, Misses: s.Misses}
 }

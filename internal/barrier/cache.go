@@ -31,6 +31,10 @@ const (
 // it was right less than CacheBound ago; otherwise every Get reads through. Values are shared by
 // all callers, which must not change them.
 type Cache[T any] struct {
+	// Keeps reports whether a value is worth its memory; nil keeps all. Set it
+	// before the first Get.
+	Keeps func(T) bool
+
 	b      *Barrier
 	prefix string
 	decode func(key string, value []byte) (T, error)
@@ -132,7 +136,7 @@ func (c *Cache[T]) load(ctx context.Context, s *session, sh *shard[T], key strin
 	if err == nil {
 		v, err = c.decode(key, raw)
 	}
-	if err != nil && !missing || !keep {
+	if err != nil && !missing || !keep || err == nil && c.Keeps != nil && !c.Keeps(v) {
 		return v, err
 	}
 	sh.mu.Lock()

@@ -41,12 +41,28 @@ type Mount struct {
 type Env struct {
 	Mount   Mount
 	Storage storage.Engine // the mount's own part of the barrier, keys relative to it
+	// Recent returns a row as it was at most a second ago, or
+	// storage.ErrNotFound; what this node wrote is in it. It answers from memory
+	// where it can, one row by itself: rows that must agree are read in one View.
+	// The row is shared and must not be changed.
+	Recent func(ctx context.Context, key string) ([]byte, error)
 	Log     *slog.Logger
 	// Fingerprint is a keyed digest under a key of this mount, by which a value
 	// is named where it must not stand.
 	Fingerprint func(value []byte) string
 	// MaxPayload is the largest payload accepted, in bytes.
 	MaxPayload int
+}
+
+// ReadThrough is an Env.Recent without memory.
+func ReadThrough(s storage.Engine) func(ctx context.Context, key string) ([]byte, error) {
+	return func(ctx context.Context, key string) (row []byte, err error) {
+		err = s.View(ctx, func(r storage.Reader) error {
+			row, err = r.Get(key)
+			return err
+		})
+		return row, err
+	}
 }
 
 // Kind declares an engine whose options are a C (a struct of strings tagged

@@ -61,7 +61,7 @@ func newEntry(path, kind string, class engine.Class) *Entry {
 }
 
 // Scope is the barrier's scope of the mount's keys.
-func (e *Entry) Scope() string { return "mount/" + e.UUID }
+func (e *Entry) Scope() string { return Prefix + e.UUID }
 
 // prefix is where the mount's rows lie in the barrier.
 func (e *Entry) prefix() string { return e.Scope() + "/" }

@@ -22,6 +22,9 @@ import (
 
 const rows = "core/mounts/" // + UUID
 
+// Prefix is in front of all keys of what is mounted.
+const Prefix = "mount/" // + UUID + "/"
+
 // MaxMounts is how many mounts a server may have.
 const MaxMounts = 10_000
 
@@ -41,6 +44,8 @@ type Options struct {
 	Kinds      func(name, version string) *engine.Spec
 	Log        *slog.Logger
 	MaxPayload int
+	// Rows answers engines' Env.Recent by full storage keys; nil reads through.
+	Rows *barrier.Cache[[]byte]
 }
 
 // Table is the mount table.
@@ -210,8 +215,14 @@ func (t *Table) open(ctx context.Context, e *Entry, was *Mounted) (*Mounted, err
 
 // env is what the engine of a mount gets of its surroundings.
 func (t *Table) env(e *Entry) engine.Env {
+	own := storage.Sub(t.Barrier, e.prefix())
+	recent := engine.ReadThrough(own)
+	if t.Rows != nil {
+		prefix := e.prefix()
+		recent = func(ctx context.Context, key string) ([]byte, error) { return t.Rows.Get(ctx, prefix+key) }
+	}
 	return engine.Env{
-		Mount: e.env(), Storage: storage.Sub(t.Barrier, e.prefix()),
+		Mount: e.env(), Storage: own, Recent: recent,
 		Log:         t.Log.With("mount", e.Path),
 		Fingerprint: func(value []byte) string { return t.Barrier.Fingerprint(e.Scope(), value) },
 		MaxPayload:  t.MaxPayload,

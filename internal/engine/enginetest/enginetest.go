@@ -89,7 +89,7 @@ func Open(t testing.TB, spec *engine.Spec, o Options) *Engine {
 		o.Log = slog.New(slog.NewTextHandler(io.Discard, nil))
 	}
 	state, err := spec.Open(context.Background(), engine.Env{
-		Mount: o.Mount, Storage: o.Storage, Log: o.Log, Fingerprint: Fingerprint, MaxPayload: o.MaxPayload,
+		Mount: o.Mount, Storage: o.Storage, Recent: engine.ReadThrough(o.Storage), Log: o.Log, Fingerprint: Fingerprint, MaxPayload: o.MaxPayload,
 	})
 	if err != nil {
 		t.Fatalf("open %s: %v", spec.Name, err)

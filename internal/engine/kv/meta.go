@@ -172,7 +172,7 @@ func labelName(b []byte) string {
 }
 
 // loadMeta returns the metadata of the secret at path, nil when there is none.
-func loadMeta(r storage.Reader, path string) (*meta, error) {
+func loadMeta(r getter, path string) (*meta, error) {
 	row, err := r.Get(metaKey(path))
 	if errors.Is(err, storage.ErrNotFound) {
 		return nil, nil

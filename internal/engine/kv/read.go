@@ -64,30 +64,34 @@ type fetched struct {
 	deprecated bool
 }
 
-// fetch reads a version in two Gets of one snapshot and remembers who read it.
+// getter gives rows by their keys.
+type getter interface {
+	Get(key string) ([]byte, error)
+}
+
+// recently gets rows from memory where it can.
+type recently struct {
+	ctx context.Context
+	row func(context.Context, string) ([]byte, error)
+}
+
+// Get returns a row as it was at most a second ago.
+func (r recently) Get(key string) ([]byte, error) { return r.row(r.ctx, key) }
+
+// fetch reads a version and remembers who read it. Metadata and data may come
+// from memory: a version's data never changes, so that they agree, unless it was
+// destroyed since; then both are read again from one snapshot.
 func (s *Store) fetch(ctx context.Context, by route.Caller, path string, number wire.Int, name string) (*fetched, error) {
 	if err := engine.CheckPath(path); err != nil {
 		return nil, err
 	}
-	f := &fetched{}
-	err := s.engine.View(ctx, func(r storage.Reader) error {
-		m, err := loadMeta(r, path)
-		if err != nil {
+	f, err := find(recently{ctx, s.recent}, path, number, name)
+	if fault.Is(err, fault.Internal) {
+		err = s.engine.View(ctx, func(r storage.Reader) (err error) {
+			f, err = find(r, path, number, name)
 			return err
-		}
-		if m == nil {
-			return route.Missing()
-		}
-		v, err := m.choose(number, name)
-		if err != nil {
-			return err
-		}
-		f.notes.Subject = route.Subject{Path: path, Version: int(v.number), Label: name}
-		if name == "" && number == 0 {
-			f.notes.Subject.Label = Active
-		}
-		return f.load(r, m, v)
-	})
+		})
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -97,9 +101,30 @@ func (s *Store) fetch(ctx context.Context, by route.Caller, path string, number 
 	return f, nil
 }
 
+// find reads the version that a request names.
+func find(r getter, path string, number wire.Int, name string) (*fetched, error) {
+	m, err := loadMeta(r, path)
+	if err != nil {
+		return nil, err
+	}
+	if m == nil {
+		return nil, route.Missing()
+	}
+	v, err := m.choose(number, name)
+	if err != nil {
+		return nil, err
+	}
+	f := &fetched{}
+	f.notes.Subject = route.Subject{Path: path, Version: int(v.number), Label: name}
+	if name == "" && number == 0 {
+		f.notes.Subject.Label = Active
+	}
+	return f, f.load(r, m, v)
+}
+
 // load reads the data of a version, if it may be read, and says what is to be
 // said about it.
-func (f *fetched) load(r storage.Reader, m *meta, v *version) error {
+func (f *fetched) load(r getter, m *meta, v *version) error {
 	at := now()
 	f.id, f.deprecated, f.facts = m.id, v.deprecated, m.facts(v)
 	expired := !m.expires.IsZero() && !m.expires.After(at)

@@ -152,7 +152,7 @@ func (v *value) row() []byte {
 }
 
 // loadValue reads a version's row.
-func loadValue(r storage.Reader, id string, number uint64) (value, error) {
+func loadValue(r getter, id string, number uint64) (value, error) {
 	row, err := r.Get(dataKey(id, number))
 	if err != nil {
 		return value{}, err

@@ -23,6 +23,7 @@ type Mount struct {
 // Store is the secrets of one mount.
 type Store struct {
 	engine     storage.Engine
+	recent     func(context.Context, string) ([]byte, error)
 	log        *slog.Logger
 	mount      engine.Mount
 	print      func([]byte) string
@@ -35,7 +36,7 @@ type Store struct {
 
 func open(_ context.Context, env engine.Env, _ Mount) (*Store, error) {
 	s := &Store{
-		engine: env.Storage, log: env.Log, mount: env.Mount, print: env.Fingerprint,
+		engine: env.Storage, recent: env.Recent, log: env.Log, mount: env.Mount, print: env.Fingerprint,
 		maxPayload: env.MaxPayload, untidy: make(chan struct{}, 1),
 	}
 	if s.maxPayload <= 0 {
