@@ -12,10 +12,15 @@ import (
 func (c *Client) ask(ctx context.Context, r Request, into any) (*Response, error) {
 	r.WrapTTL = -1
 	out, err := c.Do(ctx, r)
-	if err != nil || into == nil {
+	switch {
+	case err != nil:
 		return out, err
+	case into != nil:
+		err = out.Decode(into)
+	case len(out.Body) > 0 && !isJSON(out.Header):
+		err = errMalformed // a login page, say, of what stands in front of the server
 	}
-	if err := out.Decode(into); err != nil {
+	if err != nil {
 		return out, fmt.Errorf("%s %s: %w", r.Method, r.Path, err)
 	}
 	return out, nil

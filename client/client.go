@@ -23,7 +23,10 @@ type Client struct {
 
 // New returns a client. It reads certificates and connects to nothing yet.
 func New(config Config) (*Client, error) {
-	c := config.filled()
+	c, err := config.filled()
+	if err != nil {
+		return nil, err
+	}
 	base, socket, err := parseAddress(c.Address)
 	if err != nil {
 		return nil, err

@@ -81,8 +81,15 @@ type Config struct {
 // TLS_SERVER_NAME, SKIP_VERIFY, CLIENT_TIMEOUT (a duration or seconds),
 // MAX_RETRIES, WRAP_TTL, PROXY_ADDR and HTTP_PROXY. The proxy is otherwise that
 // of HTTPS_PROXY and NO_PROXY. getenv is os.Getenv or a stand-in.
+//
+// Where VAULT_ADDR names another server than COFFER_ADDR, Vault's variables are
+// about that one, and none is used: its token is not for this server to see.
 func FromEnvironment(getenv func(string) string) (Config, error) {
-	e := environment{getenv: getenv}
+	e := environment{getenv: getenv, prefixes: []string{"COFFER_", "VAULT_"}}
+	here, there := getenv("COFFER_ADDR"), getenv("VAULT_ADDR")
+	if here != "" && there != "" && strings.TrimSuffix(here, "/") != strings.TrimSuffix(there, "/") {
+		e.prefixes = e.prefixes[:1]
+	}
 	c := Config{
 		Address: e.text("ADDR"), Token: Secret(strings.TrimSpace(e.text("TOKEN"))), Namespace: e.text("NAMESPACE"),
 		CACert: e.text("CACERT"), CAPath: e.text("CAPATH"), CACertPEM: []byte(e.text("CACERT_BYTES")),
@@ -101,12 +108,13 @@ func FromEnvironment(getenv func(string) string) (Config, error) {
 // environment reads variables and gathers what is wrong with them.
 type environment struct {
 	getenv   func(string) string
+	prefixes []string // of names, the first that is set counts
 	problems []error
 }
 
 // get returns a variable with the name under which it was found.
 func (e *environment) get(name string) (full, value string) {
-	for _, prefix := range [...]string{"COFFER_", "VAULT_"} {
+	for _, prefix := range e.prefixes {
 		if value := e.getenv(prefix + name); value != "" {
 			return prefix + name, value
 		}
@@ -179,8 +187,11 @@ func (e *environment) proxy(always string) func(*http.Request) (*url.URL, error)
 	return func(r *http.Request) (*url.URL, error) { return find(r.URL) }
 }
 
-// filled returns the configuration with its defaults.
-func (c Config) filled() Config {
+// filled returns the configuration with its defaults, or says what is wrong.
+func (c Config) filled() (Config, error) {
+	if c.RetryMin < 0 || c.RetryMax < 0 || c.RetryAfter < 0 || c.MaxResponse < 0 {
+		return c, errors.New("the waits between retries and the greatest size of an answer must not be negative")
+	}
 	set(&c.Address, DefaultAddress)
 	set(&c.Timeout, DefaultTimeout)
 	set(&c.MaxRetries, DefaultRetries)
@@ -189,7 +200,7 @@ func (c Config) filled() Config {
 	set(&c.RetryAfter, DefaultRetryAfter)
 	set(&c.MaxResponse, DefaultMaxResponse)
 	set(&c.UserAgent, "coffer-client")
-	return c
+	return c, nil
 }
 
 func set[T comparable](field *T, value T) {

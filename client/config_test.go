@@ -60,13 +60,21 @@ func environ(pairs ...string) func(string) string {
 
 func TestFromEnvironment(t *testing.T) {
 	c, err := FromEnvironment(environ(
-		"VAULT_ADDR", "https://vault:8200", "COFFER_ADDR", "https://coffer:8200", "VAULT_TOKEN", " hvs.t\n", "COFFER_CLIENT_TIMEOUT", "5", "VAULT_MAX_RETRIES", "0",
-		"VAULT_NAMESPACE", "a", "VAULT_SKIP_VERIFY", "1", "VAULT_CACERT", "ca", "VAULT_CAPATH", "dir", "VAULT_CACERT_BYTES", "pem", "COFFER_CLIENT_CERT", "c", "COFFER_CLIENT_KEY", "k",
+		"VAULT_ADDR", "https://coffer:8200/", "COFFER_ADDR", "https://coffer:8200", "COFFER_CACERT", "ca", "VAULT_CACERT", "other", "VAULT_TOKEN", " hvs.t\n", "COFFER_CLIENT_TIMEOUT", "5", "VAULT_MAX_RETRIES", "0",
+		"VAULT_NAMESPACE", "a", "VAULT_SKIP_VERIFY", "1", "VAULT_CAPATH", "dir", "VAULT_CACERT_BYTES", "pem", "COFFER_CLIENT_CERT", "c", "COFFER_CLIENT_KEY", "k",
 		"VAULT_TLS_SERVER_NAME", "n", "COFFER_WRAP_TTL", "90s",
 	))
 	if err != nil || c.Address != "https://coffer:8200" || c.Token.Reveal() != "hvs.t" || c.Timeout != 5*time.Second || c.MaxRetries != -1 || c.Namespace != "a" || !c.SkipVerify ||
 		c.CACert != "ca" || c.CAPath != "dir" || string(c.CACertPEM) != "pem" || c.ClientCert != "c" || c.ClientKey != "k" || c.ServerName != "n" || c.WrapTTL != 90*time.Second {
 		t.Errorf("%+v, %v", c, err)
+	}
+	c, err = FromEnvironment(environ("VAULT_ADDR", "https://vault:8200", "COFFER_ADDR", "https://coffer:8200", "VAULT_TOKEN", "hvs.t", "VAULT_SKIP_VERIFY", "1"))
+	if err != nil || c.Token != "" || c.SkipVerify || c.Address != "https://coffer:8200" {
+		t.Errorf("another server's token and settings are used: %+v, %v", c, err)
+	}
+	c, err = FromEnvironment(environ("VAULT_TOKEN", "hvs.t", "COFFER_ADDR", "https://coffer:8200"))
+	if err != nil || c.Token != "hvs.t" {
+		t.Errorf("one address: %+v, %v", c, err)
 	}
 	_, err = FromEnvironment(environ("VAULT_SKIP_VERIFY", "perhaps", "COFFER_CLIENT_TIMEOUT", "-1s", "COFFER_MAX_RETRIES", "many", "COFFER_WRAP_TTL", "x"))
 	for _, name := range []string{"VAULT_SKIP_VERIFY", "COFFER_CLIENT_TIMEOUT", "COFFER_MAX_RETRIES", "COFFER_WRAP_TTL"} {
@@ -74,7 +82,10 @@ func TestFromEnvironment(t *testing.T) {
 			t.Errorf("%s is not complained of: %v", name, err)
 		}
 	}
-	if c, err := FromEnvironment(environ()); err != nil || c.filled().Address != DefaultAddress || c.filled().MaxRetries != DefaultRetries || c.filled().Timeout != DefaultTimeout {
+	if c, err = FromEnvironment(environ()); err == nil {
+		c, err = c.filled()
+	}
+	if err != nil || c.Address != DefaultAddress || c.MaxRetries != DefaultRetries || c.Timeout != DefaultTimeout {
 		t.Errorf("nothing set: %+v, %v", c, err)
 	}
 }
@@ -119,7 +130,7 @@ func TestConfigurationsThatCannotBe(t *testing.T) {
 		"no file": {CACert: filepath.Join(dir, "absent")}, "a file without certificates": {CACert: filepath.Join(dir, "none")}, "a directory without any": {CAPath: empty},
 		"no directory": {CAPath: filepath.Join(dir, "absent")}, "no PEM": {CACertPEM: []byte("x")}, "no key": {ClientCert: filepath.Join(dir, "cert.pem")},
 		"no certificate": {ClientKey: filepath.Join(dir, "key.pem")}, "the key for both": {ClientCert: filepath.Join(dir, "key.pem"), ClientKey: filepath.Join(dir, "key.pem")},
-		"a socket over another transport": {Address: "unix:///s", Transport: http.DefaultTransport},
+		"a negative wait": {RetryMin: -1}, "a negative size": {MaxResponse: -1}, "a socket over another transport": {Address: "unix:///s", Transport: http.DefaultTransport},
 	} {
 		if _, err := New(c); err == nil || strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("%s: %v", name, err)

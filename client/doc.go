@@ -5,9 +5,9 @@
 // A [Client] is made once and shared: it is safe for concurrent use, holds no
 // state besides its connections, and [Client.WithToken] and
 // [Client.WithNamespace] return others over the same connections. [Client.Do]
-// is the one way to the server; the typed parts ([Client.KV], [Client.Token],
-// [Client.Sys], [Client.Login], [Client.Wrapping]) say what is sent and what
-// comes back.
+// is the one way to the server; the typed parts ([Client.KV], [Client.Plain],
+// [Client.Token], [Client.Sys], [Client.Login], [Client.Wrapping]) say what is
+// sent and what comes back.
 //
 // Requests are sent again when that cannot do harm: reads when the network or
 // the server fails for a while, writes only when they were certainly not

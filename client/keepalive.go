@@ -67,11 +67,13 @@ func (k *keeper) renew(ctx context.Context) (*Auth, error) {
 		asked := time.Now()
 		auth, err := k.tokens.renewBefore(ctx, k.end)
 		if err == nil {
-			before := k.end
+			// A renewal that is not cut short moves the end by the time since the
+			// last one, more than half of the lifetime. Lifetimes are told in
+			// whole seconds.
+			before, little := k.end, min(time.Second, k.ttl/4)
 			k.ttl, k.renewable = auth.TTL.Duration(), auth.Renewable
 			k.end = asked.Add(k.ttl)
-			// Lifetimes are told in whole seconds.
-			k.last = k.end.Sub(before) <= time.Second
+			k.last = k.end.Sub(before) <= little
 			return auth, nil
 		}
 		switch left := time.Until(k.end); {

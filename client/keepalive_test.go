@@ -53,6 +53,19 @@ func TestKeepAliveRenewsAtTwoThirds(t *testing.T) {
 	}
 }
 
+func TestKeepAliveOfAShortLife(t *testing.T) {
+	for _, ttl := range []time.Duration{time.Second, 2 * time.Second, 3 * time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			s, c := scripted(t, Config{}, granted(ttl, true))
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			if err := c.Token().KeepAlive(ctx, kept(ttl, true), nil); !errors.Is(err, context.DeadlineExceeded) || len(s.at) < 20 {
+				t.Errorf("%v: %d renewals: %v", ttl, len(s.at), err)
+			}
+		})
+	}
+}
+
 func TestKeepAliveTellsWhenATokenEnds(t *testing.T) {
 	denied := answers(403, `{"errors":["permission denied"],"request_id":"2"}`)
 	for _, c := range []struct {

@@ -333,6 +333,9 @@ func TestAnswersThatCannotBe(t *testing.T) {
 		if _, err := c.Sys().Mounts(t.Context()); a.body != fine && status != 204 && err == nil && name != "bare" {
 			t.Errorf("%s: taken for mounts", name)
 		}
+		if err := c.KV("secret").Delete(t.Context(), "x"); a.kind != json && a.body != "" && !strings.HasPrefix(a.kind, json) && err == nil {
+			t.Errorf("%s: taken for a deletion", name)
+		}
 	}
 }
 
