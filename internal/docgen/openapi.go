@@ -8,8 +8,9 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/cofferhq/coffer/internal/auth"
 	"github.com/cofferhq/coffer/internal/route"
-	"github.com/cofferhq/coffer/internal/wire"
+	"github.com/cofferhq/coffer/internal/token"
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 )
@@ -36,7 +37,9 @@ type info struct {
 }
 
 type components struct {
-	Security map[string]security `json:"securitySchemes"`
+	Security  map[string]security `json:"securitySchemes"`
+	Schemas   map[string]*schema  `json:"schemas"`
+	Responses map[string]response `json:"responses"`
 }
 
 type security struct {
@@ -76,11 +79,13 @@ type media struct {
 }
 
 type response struct {
-	Description string           `json:"description"`
+	Ref         string           `json:"$ref,omitempty"`
+	Description string           `json:"description,omitempty"`
 	Content     map[string]media `json:"content,omitempty"`
 }
 
 type schema struct {
+	Ref         string             `json:"$ref,omitempty"`
 	Type        string             `json:"type,omitempty"`
 	Format      string             `json:"format,omitempty"`
 	Description string             `json:"description,omitempty"`
@@ -95,32 +100,62 @@ func OpenAPI(version string, mounts []Mount) ([]byte, error) {
 		OpenAPI: "3.0.2",
 		Info: info{
 			Title: "Coffer", Version: version,
-			Description: "HTTP API of Coffer, a secret manager. Paths are as Vault has them.",
+			Description: "HTTP API of Coffer, a secret manager. Paths and shapes are Vault's where Vault has them. " +
+				"Unless a response says otherwise, its schema is that of `data` in the envelope.",
 		},
-		Paths:      map[string]map[string]operation{},
-		Components: components{map[string]security{"token": {"apiKey", "header", "X-Vault-Token"}}},
+		Paths: map[string]map[string]operation{},
+		Components: components{
+			Security:  map[string]security{"token": {"apiKey", "header", "X-Vault-Token"}},
+			Schemas:   map[string]*schema{"Errors": errorsSchema},
+			Responses: map[string]response{"Error": {Description: "Refused.", Content: content(&schema{Ref: "#/components/schemas/Errors"})}},
+		},
 	}
+	taken := map[string]bool{}
 	for _, m := range mounts {
 		for i := range m.Routes {
 			s := &m.Routes[i]
-			path, method := "/"+m.Path+strings.ReplaceAll(s.Pattern, "...}", "}"), strings.ToLower(s.Method)
-			if s.Method == "LIST" {
-				path, method = strings.TrimSuffix(path, "/")+"/", "get"
-			}
+			path, method := place(m.Path, s)
 			if doc.Paths[path] == nil {
 				doc.Paths[path] = map[string]operation{}
 			}
-			doc.Paths[path][method] = describe(m, s)
+			if _, twice := doc.Paths[path][method]; twice {
+				return nil, fmt.Errorf("%s %s is described twice", method, path)
+			}
+			op := describe(m, s)
+			for base, n := op.OperationID, 2; taken[op.OperationID]; n++ {
+				op.OperationID = fmt.Sprintf("%s-%d", base, n)
+			}
+			taken[op.OperationID] = true
+			doc.Paths[path][method] = op
 		}
 	}
 	return json.Marshal(doc, json.Deterministic(true), jsontext.WithIndent("  "))
+}
+
+// place returns where a route stands in the document. OpenAPI knows no method
+// LIST: a list is the GET of the folder's path.
+func place(mount string, s *route.Spec) (path, method string) {
+	path, method = "/"+mount+strings.ReplaceAll(s.Pattern, "...}", "}"), strings.ToLower(s.Method)
+	if s.Method == "LIST" {
+		return strings.TrimSuffix(path, "/") + "/", "get"
+	}
+	return path, method
+}
+
+var errorsSchema = &schema{Type: "object", Properties: map[string]*schema{
+	"errors":     {Type: "array", Items: &schema{Type: "string"}, Description: "What is wrong; empty where there is nothing."},
+	"request_id": {Type: "string", Description: "Names the request in the audit log, and in sys/policies/why."},
+}}
+
+func content(s *schema) map[string]media {
+	return map[string]media{"application/json": {Schema: s}}
 }
 
 func describe(m Mount, s *route.Spec) operation {
 	op := operation{
 		OperationID: operationID(m.Path, s), Summary: s.Summary, Tags: []string{strings.TrimSuffix(m.Path, "/")},
 		Sudo: s.Sudo, Public: s.Public, Security: []map[string][]string{{"token": {}}},
-		Responses: map[string]response{"200": {Description: "OK"}},
+		Responses: answers(s),
 	}
 	if s.Public {
 		op.Security = []map[string][]string{}
@@ -128,32 +163,81 @@ func describe(m Mount, s *route.Spec) operation {
 	if s.Need != 0 {
 		op.Capability = s.Need.String()
 	}
-	if s.Response == reflect.TypeFor[route.Empty]() {
-		op.Responses = map[string]response{"204": {Description: "Done"}}
-	} else if sch := schemaOf(s.Response, 0); sch != nil && sch.Type == "object" {
-		op.Responses["200"] = response{"OK", map[string]media{"application/json": {Schema: sch}}}
-	}
+	op.Parameters, op.Body = inputs(s)
+	return op
+}
+
+// inputs describes what a route takes. Only a POST or PATCH has a body; the
+// others take in the query what is no part of the path.
+func inputs(s *route.Spec) ([]parameter, *body) {
+	var parameters []parameter
+	var whole *schema
 	properties := map[string]*schema{}
+	variables := route.Variables(s.Pattern)
 	for _, f := range s.Fields() {
-		sch := schemaOf(f.Type, 0)
-		if f.In == "json" {
+		sch := schemaOf(f.Type)
+		switch {
+		case f.In == "path":
+			if slices.Contains(variables, f.Name) {
+				parameters = append(parameters, parameter{f.Name, "path", true, f.Doc, sch})
+			}
+		case s.Method != "POST" && s.Method != "PATCH":
+			parameters = append(parameters, parameter{f.Name, "query", false, f.Doc, sch})
+		case f.Whole:
+			whole = sch
+			whole.Description = f.Doc
+		default:
 			sch.Description = f.Doc
 			properties[f.Name] = sch
-			continue
 		}
-		op.Parameters = append(op.Parameters, parameter{f.Name, f.In, f.In == "path", f.Doc, sch})
 	}
 	if s.Method == "LIST" {
-		op.Parameters = append(op.Parameters, parameter{"list", "query", true, "Must be true; or send the method LIST.", &schema{Type: "boolean"}})
+		parameters = append(parameters, parameter{"list", "query", true, "Must be true; or send the method LIST.", &schema{Type: "boolean"}})
 	}
-	if len(properties) > 0 {
-		content := media{Schema: &schema{Type: "object", Properties: properties}}
-		if s.Example != nil && s.Example.Request != "" {
-			content.Example = jsontext.Value(s.Example.Request)
-		}
-		op.Body = &body{map[string]media{"application/json": content}}
+	sch := whole
+	if sch == nil {
+		sch = &schema{Type: "object", Properties: properties}
 	}
-	return op
+	if whole == nil && len(properties) == 0 {
+		return parameters, nil
+	}
+	in := media{Schema: sch}
+	if s.Example != nil && s.Example.Request != "" {
+		in.Example = jsontext.Value(s.Example.Request)
+	}
+	if s.Method == "PATCH" {
+		return parameters, &body{map[string]media{"application/merge-patch+json": in}}
+	}
+	return parameters, &body{map[string]media{"application/json": in}}
+}
+
+// answers describes what a route answers.
+func answers(s *route.Spec) map[string]response {
+	t := s.Response
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	refused := response{Ref: "#/components/responses/Error"}
+	ok := func(r response) map[string]response { return map[string]response{"200": r, "default": refused} }
+	switch t {
+	case reflect.TypeFor[route.Empty]():
+		return map[string]response{"204": {Description: "Done; 200 where there are warnings."}, "default": refused}
+	case reflect.TypeFor[route.Raw]():
+		return ok(response{Description: "The content itself, without the envelope.", Content: map[string]media{"*/*": {Schema: &schema{Type: "string", Format: "binary"}}}})
+	case reflect.TypeFor[auth.Login](), reflect.TypeFor[token.Issued]():
+		return ok(response{Description: "A new token, in `auth` of the envelope."})
+	case reflect.TypeFor[token.WrapInfo]():
+		return ok(response{Description: "A wrapping token, in `wrap_info` of the envelope; the schema is of that.", Content: content(schemaOf(t))})
+	}
+	in := media{Schema: schemaOf(t)}
+	if s.Example != nil && s.Example.Response != "" {
+		in.Example = jsontext.Value(s.Example.Response)
+	}
+	description := "OK; the schema is of `data` in the envelope."
+	if _, bare := reflect.Zero(t).Interface().(interface{ IsBare() }); bare {
+		description = "OK, without the envelope."
+	}
+	return ok(response{Description: description, Content: map[string]media{"application/json": in}})
 }
 
 func operationID(mount string, s *route.Spec) string {
@@ -161,103 +245,4 @@ func operationID(mount string, s *route.Spec) string {
 		return !(r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r >= 'A' && r <= 'Z')
 	})
 	return strings.Join(words, "-")
-}
-
-// schemaOf describes a type; depth bounds types that contain themselves.
-func schemaOf(t reflect.Type, depth int) *schema {
-	for t.Kind() == reflect.Pointer {
-		t = t.Elem()
-	}
-	switch t {
-	case reflect.TypeFor[wire.Seconds](), reflect.TypeFor[wire.Duration]():
-		return &schema{Type: "string", Format: "duration"}
-	case reflect.TypeFor[wire.Object]():
-		return &schema{Type: "object"}
-	case reflect.TypeFor[wire.Time]():
-		return &schema{Type: "string", Format: "date-time"}
-	case reflect.TypeFor[wire.Secret]():
-		return &schema{Type: "string", Format: "password"}
-	}
-	switch t.Kind() {
-	case reflect.Bool:
-		return &schema{Type: "boolean"}
-	case reflect.Int, reflect.Int32, reflect.Int64, reflect.Uint, reflect.Uint32, reflect.Uint64:
-		return &schema{Type: "integer"}
-	case reflect.Float32, reflect.Float64:
-		return &schema{Type: "number"}
-	case reflect.Slice, reflect.Array:
-		if t.Elem().Kind() == reflect.Uint8 {
-			return &schema{Type: "string"}
-		}
-		return &schema{Type: "array", Items: schemaOf(t.Elem(), depth+1)}
-	case reflect.Map:
-		return &schema{Type: "object", Extra: schemaOf(t.Elem(), depth+1)}
-	case reflect.Struct:
-		return structSchema(t, depth)
-	}
-	return &schema{Type: "string"}
-}
-
-func structSchema(t reflect.Type, depth int) *schema {
-	out := &schema{Type: "object", Properties: map[string]*schema{}}
-	if t.PkgPath() == "time" {
-		return &schema{Type: "string", Format: "date-time"}
-	}
-	if depth > 4 {
-		return out
-	}
-	for _, f := range reflect.VisibleFields(t) {
-		name, options, _ := strings.Cut(f.Tag.Get("json"), ",")
-		if f.Anonymous || !f.IsExported() || name == "-" || name == "" && !slices.Contains(strings.Split(options, ","), "embed") {
-			continue
-		}
-		if name == "" {
-			out.Extra = schemaOf(f.Type, depth+1)
-			if out.Extra.Extra != nil {
-				out.Extra = out.Extra.Extra
-			}
-			continue
-		}
-		sch := schemaOf(f.Type, depth+1)
-		sch.Description = f.Tag.Get("doc")
-		out.Properties[name] = sch
-	}
-	return out
-}
-
-// Markdown returns the reference of one mount's routes.
-func Markdown(m Mount) string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "# %s\n\n%s\n\nPaths are below `/v1/%s`.\n", m.Kind, m.Doc, m.Path)
-	for i := range m.Routes {
-		s := &m.Routes[i]
-		fmt.Fprintf(&b, "\n## %s %s%s\n\n%s\n\n", s.Method, m.Path, s.Pattern, s.Summary)
-		switch {
-		case s.Public:
-			b.WriteString("Needs no token.\n")
-		case s.Need == 0:
-			b.WriteString("Needs `create` where it is new, `update` where it exists.\n")
-		case s.Sudo:
-			fmt.Fprintf(&b, "Needs `%s` and `sudo`.\n", s.Need)
-		default:
-			fmt.Fprintf(&b, "Needs `%s`.\n", s.Need)
-		}
-		if fields := s.Fields(); len(fields) > 0 {
-			b.WriteString("\n| parameter | in | type | |\n|---|---|---|---|\n")
-			for _, f := range fields {
-				fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", f.Name, f.In, route.TypeName(f.Type), f.Doc)
-			}
-		}
-		if s.Example != nil {
-			fmt.Fprintf(&b, "\n```\n%s /v1/%s%s\n", s.Method, m.Path, s.Example.Path)
-			if s.Example.Request != "" {
-				b.WriteString(s.Example.Request + "\n")
-			}
-			b.WriteString("```\n")
-			if s.Example.Response != "" {
-				fmt.Fprintf(&b, "answers\n```json\n%s\n```\n", s.Example.Response)
-			}
-		}
-	}
-	return b.String()
 }

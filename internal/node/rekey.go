@@ -204,6 +204,22 @@ func (n *Node) RekeyVerify(ctx context.Context, nonce string, share []byte) (Rek
 	return RekeyStatus{Complete: true, VerifyNonce: nonce}, nil
 }
 
+// RekeyVerifyRestart forgets the new shares given so far and starts their
+// verification again under another nonce; the rekey goes on. (Vault: DELETE
+// sys/rekey/verify.)
+func (n *Node) RekeyVerifyRestart(ctx context.Context) (RekeyStatus, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	switch {
+	case n.sealed:
+		return RekeyStatus{}, errSealed()
+	case n.rekey.next == nil:
+		return RekeyStatus{}, fault.New(fault.Invalid, "no rekey waits to be verified")
+	}
+	n.rekey.verify.begin()
+	return n.rekeyStatus(ctx)
+}
+
 // RekeyCancel ends a rekey; the old shares stay in force.
 func (n *Node) RekeyCancel() {
 	n.mu.Lock()

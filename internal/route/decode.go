@@ -24,12 +24,13 @@ type Field struct {
 	In   string // path, query or json
 	Doc  string
 	Type reflect.Type
+	// Whole is set where the field takes the whole body.
+	Whole bool
 }
 
 type field struct {
 	Field
 	index []int
-	whole bool // takes the whole body
 	// resets makes null the zero value of a pointer field and not nil, so that a
 	// merge patch can tell null from a parameter that was not sent.
 	resets bool
@@ -61,8 +62,8 @@ func plan(t reflect.Type, pattern string) []field {
 				continue
 			}
 			name, options, _ := strings.Cut(name, ",")
-			f := field{index: sf.Index, whole: in == "json" && options == "whole", resets: options == "resets"}
-			f.Field = Field{Name: name, In: in, Doc: sf.Tag.Get("doc"), Type: sf.Type}
+			f := field{index: sf.Index, resets: options == "resets"}
+			f.Field = Field{Name: name, In: in, Doc: sf.Tag.Get("doc"), Type: sf.Type, Whole: in == "json" && options == "whole"}
 			fields = append(fields, f)
 		}
 	}
@@ -85,7 +86,7 @@ func fill(dst reflect.Value, fields []field, in *Input) (warnings []string, err 
 			if err := set(dst.FieldByIndex(f.index), f, nil, in.Vars.Get(f.Name)); err != nil {
 				return nil, err
 			}
-		case f.whole:
+		case f.Whole:
 			whole = true
 			dst.FieldByIndex(f.index).SetBytes(slices.Clone(in.Params.Body))
 		default:

@@ -20,10 +20,18 @@ type AuditLog struct {
 
 var auditRoutes = []route.Route[*System]{
 	route.New("GET", "audit", "List the audit devices.", (*System).listDevices, route.Sudo()),
-	route.New("POST", "audit/{path...}", "Enable an audit device beside Coffer's own log.", (*System).enableDevice, route.Sudo()),
-	route.New("DELETE", "audit/{path...}", "Disable an audit device.", (*System).disableDevice, route.Sudo()),
-	route.New("POST", "audit-hash/{path...}", "Hash a value as an audit device does, to find it there.", (*System).auditHash, route.Reads()),
-	route.New("GET", "audit-log", "Read the public key, size and newest checkpoint of Coffer's own log.", (*System).auditLog),
+	route.New("POST", "audit/{path...}", "Enable an audit device beside Coffer's own log.", (*System).enableDevice, route.Sudo(),
+		route.Shows("audit/file", `{"type":"file","options":{"file_path":"/var/log/coffer/requests.log"}}`, "")),
+	route.New("DELETE", "audit/{path...}", "Disable an audit device.", (*System).disableDevice, route.Sudo(),
+		route.Shows("audit/file", "", "")),
+	route.New("POST", "audit-hash/{path...}", "Hash a value as an audit device does, to find it there.", (*System).auditHash, route.Reads(),
+		route.Shows("audit-hash/file", `{"input":"u1VhIYDK0bXuAJ9gzN0nVfYW"}`, "")),
+	// No intent is recorded: a log that needs repair takes none. The outcome and
+	// the repair itself are recorded by the repaired log.
+	route.New("POST", "audit-log/repair", "Bring a log back that refuses entries because others touched its files; without damage it does nothing.", (*System).repairAuditLog, route.Sudo(), route.Reads(),
+		route.Shows("audit-log/repair", "", "")),
+	route.New("GET", "audit-log", "Read the public key, size and newest checkpoint of Coffer's own log.", (*System).auditLog,
+		route.Shows("audit-log", "", "")),
 }
 
 // DeviceInfo is an audit device in Vault's shape.
@@ -95,4 +103,8 @@ func (s *System) auditHash(ctx context.Context, _ route.Caller, in AuditHash) (A
 
 func (s *System) auditLog(context.Context, route.Caller, route.Nothing) (AuditLog, error) {
 	return s.AuditLog()
+}
+
+func (s *System) repairAuditLog(context.Context, route.Caller, route.Nothing) (route.Empty, error) {
+	return route.Empty{}, s.RepairAuditLog()
 }

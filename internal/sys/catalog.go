@@ -10,7 +10,8 @@ import (
 
 var catalogRoutes = []route.Route[*System]{
 	route.New("GET", "plugins/catalog", "List the kinds of engines and methods that can be mounted.", (*System).catalog),
-	route.New("GET", "plugins/catalog/{class}/{name}", "Read about one kind.", (*System).catalogEntry, route.Sudo()),
+	route.New("GET", "plugins/catalog/{class}/{name}", "Read about one kind.", (*System).catalogEntry, route.Sudo(),
+		route.Shows("plugins/catalog/secret/kv", "", "")),
 }
 
 // Catalog lists the kinds, in Vault's shape.

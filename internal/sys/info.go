@@ -27,8 +27,10 @@ type Version struct {
 func (v Version) Wire() string { return APILevel + "+coffer" }
 
 var infoRoutes = []route.Route[*System]{
-	route.New("GET", "metrics", "Read the metrics; format=prometheus for Prometheus.", (*System).metrics),
-	route.New("GET", "internal/specs/openapi", "Read the OpenAPI document of everything that is mounted.", (*System).openAPI),
+	route.New("GET", "metrics", "Read the metrics; format=prometheus for Prometheus.", (*System).metrics,
+		route.Shows("metrics?format=prometheus", "", "")),
+	route.New("GET", "internal/specs/openapi", "Read the OpenAPI document of everything that is mounted.", (*System).openAPI,
+		route.Shows("internal/specs/openapi", "", "")),
 	route.New("GET", "config/state/sanitized", "Read the configuration in force, without secrets.", (*System).sanitized),
 	route.New("GET", "version-history", "List the versions that this server has run.", (*System).versions, route.Needs(policy.List)),
 	route.New("LIST", "version-history", "List the versions that this server has run.", (*System).versions),

@@ -13,27 +13,39 @@ import (
 )
 
 var mountRoutes = []route.Route[*System]{
-	route.New("GET", "mounts", "List the secrets engines that are mounted.", (*System).mounts),
-	route.New("GET", "mounts/{path...}", "Read one mount.", (*System).readMount),
+	route.New("GET", "mounts", "List the secrets engines that are mounted.", (*System).mounts,
+		route.Shows("mounts", "", "")),
+	route.New("GET", "mounts/{path...}", "Read one mount.", (*System).readMount,
+		route.Shows("mounts/team", "", "")),
 	route.New("POST", "mounts/{path...}", "Mount a secrets engine.", (*System).enableMount,
 		route.Shows("mounts/team", `{"type":"kv","options":{"version":"2"}}`, "")),
-	route.New("DELETE", "mounts/{path...}", "Unmount a secrets engine and destroy its keys.", (*System).disableMount),
-	route.New("GET", "mounts/{path...}/tune", "Read a mount's configuration.", (*System).readTune),
-	route.New("POST", "mounts/{path...}/tune", "Change a mount's configuration.", (*System).tune),
-	route.New("POST", "remount", "Move a mount to another path.", (*System).remount, route.Sudo()),
-	route.New("GET", "remount/status/{id}", "Read the state of a move.", (*System).remountStatus),
+	route.New("DELETE", "mounts/{path...}", "Unmount a secrets engine and destroy its keys.", (*System).disableMount,
+		route.Shows("mounts/team", "", "")),
+	route.New("GET", "mounts/{path...}/tune", "Read a mount's configuration.", (*System).readTune,
+		route.Shows("mounts/team/tune", "", "")),
+	route.New("POST", "mounts/{path...}/tune", "Change a mount's configuration.", (*System).tune,
+		route.Shows("mounts/team/tune", `{"max_lease_ttl":"720h","description":"secrets of the team"}`, "")),
+	route.New("POST", "remount", "Move a mount to another path.", (*System).remount, route.Sudo(),
+		route.Shows("remount", `{"from":"team","to":"crew"}`, `{"migration_id":"6f3cbf3f-1b09-4e6c-9f0c-6c2b3f0e7a11.dGVhbS8"}`)),
+	route.New("GET", "remount/status/{id}", "Read the state of a move.", (*System).remountStatus,
+		route.Shows("remount/status/6f3cbf3f-1b09-4e6c-9f0c-6c2b3f0e7a11.dGVhbS8", "", `{"migration_id":"6f3cbf3f-1b09-4e6c-9f0c-6c2b3f0e7a11.dGVhbS8","migration_info":{"source_mount":"team/","target_mount":"crew/","status":"success"}}`)),
 	route.New("GET", "internal/ui/mounts", "List the mounts that the caller may use something of.", (*System).uiMounts),
-	route.New("GET", "internal/ui/mounts/{path...}", "Find the mount that a path lies in.", (*System).uiMount),
+	route.New("GET", "internal/ui/mounts/{path...}", "Find the mount that a path lies in.", (*System).uiMount,
+		route.Shows("internal/ui/mounts/team/app/db", "", "")),
 }
 
 var authRoutes = []route.Route[*System]{
 	route.New("GET", "auth", "List the auth methods that are enabled.", (*System).auths),
-	route.New("GET", "auth/{path...}", "Read one auth method's mount.", (*System).readAuth, route.Sudo()),
+	route.New("GET", "auth/{path...}", "Read one auth method's mount.", (*System).readAuth, route.Sudo(),
+		route.Shows("auth/people", "", "")),
 	route.New("POST", "auth/{path...}", "Enable an auth method.", (*System).enableAuth, route.Sudo(),
 		route.Shows("auth/people", `{"type":"userpass"}`, "")),
-	route.New("DELETE", "auth/{path...}", "Disable an auth method; its tokens end at once.", (*System).disableAuth, route.Sudo()),
-	route.New("GET", "auth/{path...}/tune", "Read an auth method's configuration.", (*System).readAuthTune, route.Sudo()),
-	route.New("POST", "auth/{path...}/tune", "Change an auth method's configuration.", (*System).tuneAuth, route.Sudo()),
+	route.New("DELETE", "auth/{path...}", "Disable an auth method; its tokens end at once.", (*System).disableAuth, route.Sudo(),
+		route.Shows("auth/people", "", "")),
+	route.New("GET", "auth/{path...}/tune", "Read an auth method's configuration.", (*System).readAuthTune, route.Sudo(),
+		route.Shows("auth/people/tune", "", "")),
+	route.New("POST", "auth/{path...}/tune", "Change an auth method's configuration.", (*System).tuneAuth, route.Sudo(),
+		route.Shows("auth/people/tune", `{"default_lease_ttl":"8h","user_lockout_config":{"lockout_threshold":"10","lockout_duration":"10m"}}`, "")),
 }
 
 // MountPath names a mount.

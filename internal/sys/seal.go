@@ -14,32 +14,46 @@ import (
 // People with key shares have no tokens: their shares are what authorizes, so
 // that these routes are public.
 var sealRoutes = []route.Route[*System]{
-	route.New("GET", "init", "Say whether the server is initialized.", (*System).initialized, route.Public(), route.WhileSealed()),
-	route.New("POST", "init", "Initialize the server; the answer is shown once.", (*System).init, route.Public(), route.WhileSealed()),
-	route.New("POST", "unseal", "Give one key share.", (*System).unseal, route.Public(), route.WhileSealed()),
-	route.New("POST", "seal", "Seal the server: drop its keys and answer nothing.", (*System).seal, route.Sudo()),
-	route.New("POST", "seal/shares", "Give out the first key shares of a server that has none.", (*System).giveShares, route.Sudo()),
+	route.New("GET", "init", "Say whether the server is initialized.", (*System).initialized, route.Public(), route.WhileSealed(),
+		route.Shows("init", "", `{"initialized":true}`)),
+	route.New("POST", "init", "Initialize the server; the answer is shown once.", (*System).init, route.Public(), route.WhileSealed(),
+		route.Shows("init", `{"secret_shares":5,"secret_threshold":3}`, "")),
+	route.New("POST", "unseal", "Give one key share.", (*System).unseal, route.Public(), route.WhileSealed(),
+		route.Shows("unseal", `{"key":"9c0b7e…"}`, "")),
+	route.New("POST", "seal", "Seal the server: drop its keys and answer nothing.", (*System).seal, route.Sudo(),
+		route.Shows("seal", "", "")),
+	route.New("POST", "seal/shares", "Give out the first key shares of a server that has none.", (*System).giveShares, route.Sudo(),
+		route.Shows("seal/shares", `{"secret_shares":5,"secret_threshold":3}`, "")),
 	route.New("POST", "step-down", "Accepted for Vault's clients: every node serves.", (*System).stepDown, route.Sudo()),
 	route.New("GET", "rekey/init", "Read how a change of key shares stands.", (*System).rekeyStatus, route.Public()),
-	route.New("POST", "rekey/init", "Start to replace the key shares.", (*System).rekeyInit, route.Public()),
+	route.New("POST", "rekey/init", "Start to replace the key shares.", (*System).rekeyInit, route.Public(),
+		route.Shows("rekey/init", `{"secret_shares":5,"secret_threshold":3,"require_verification":true}`, "")),
 	route.New("DELETE", "rekey/init", "Cancel a change of key shares.", (*System).rekeyCancel, route.Public()),
-	route.New("POST", "rekey/update", "Give one present key share.", (*System).rekeyUpdate, route.Public()),
+	route.New("POST", "rekey/update", "Give one present key share.", (*System).rekeyUpdate, route.Public(),
+		route.Shows("rekey/update", `{"key":"9c0b7e…","nonce":"2dbd10f1-8528-6246-09e7-82b25b8aba63"}`, "")),
 	route.New("GET", "rekey/verify", "Read how the verification of new key shares stands.", (*System).rekeyVerifyStatus, route.Public()),
-	route.New("POST", "rekey/verify", "Give one new key share, to verify it.", (*System).rekeyVerify, route.Public()),
-	route.New("DELETE", "rekey/verify", "Cancel the verification and the change.", (*System).rekeyCancel, route.Public()),
+	route.New("POST", "rekey/verify", "Give one new key share, to verify it.", (*System).rekeyVerify, route.Public(),
+		route.Shows("rekey/verify", `{"key":"41d27a…","nonce":"8b112c9e-2738-929d-bcc2-19aff249ff10"}`, "")),
+	route.New("DELETE", "rekey/verify", "Start the verification of new key shares again; the change goes on.", (*System).rekeyVerifyRestart, route.Public()),
 	route.New("GET", "generate-root/attempt", "Read how the making of a root token stands.", (*System).generateStatus, route.Public()),
-	route.New("POST", "generate-root/attempt", "Start to make a root token by key shares.", (*System).generateInit, route.Public()),
+	route.New("POST", "generate-root/attempt", "Start to make a root token by key shares.", (*System).generateInit, route.Public(),
+		route.Shows("generate-root/attempt", `{}`, "")),
 	route.New("DELETE", "generate-root/attempt", "Cancel the making of a root token.", (*System).generateCancel, route.Public()),
-	route.New("POST", "generate-root/update", "Give one key share.", (*System).generateUpdate, route.Public()),
+	route.New("POST", "generate-root/update", "Give one key share.", (*System).generateUpdate, route.Public(),
+		route.Shows("generate-root/update", `{"key":"9c0b7e…","nonce":"2dbd10f1-8528-6246-09e7-82b25b8aba63"}`, "")),
 	route.New("GET", "generate-root-token/attempt", "Another spelling of generate-root/attempt.", (*System).generateStatus, route.Public()),
-	route.New("POST", "generate-root-token/attempt", "Another spelling of generate-root/attempt.", (*System).generateInit, route.Public()),
+	route.New("POST", "generate-root-token/attempt", "Another spelling of generate-root/attempt.", (*System).generateInit, route.Public(),
+		route.Shows("generate-root-token/attempt", `{}`, "")),
 	route.New("DELETE", "generate-root-token/attempt", "Another spelling of generate-root/attempt.", (*System).generateCancel, route.Public()),
-	route.New("POST", "generate-root-token/update", "Another spelling of generate-root/update.", (*System).generateUpdate, route.Public()),
-	route.New("POST", "rotate", "Make new encryption keys for what is written from now on.", (*System).rotate, route.Sudo()),
+	route.New("POST", "generate-root-token/update", "Another spelling of generate-root/update.", (*System).generateUpdate, route.Public(),
+		route.Shows("generate-root-token/update", `{"key":"9c0b7e…","nonce":"2dbd10f1-8528-6246-09e7-82b25b8aba63"}`, "")),
+	route.New("POST", "rotate", "Make new encryption keys for what is written from now on.", (*System).rotate, route.Sudo(),
+		route.Shows("rotate", "", "")),
 	route.New("POST", "rotate/keyring", "Make new encryption keys for what is written from now on.", (*System).rotate, route.Sudo()),
 	route.New("POST", "rotate/root", "Replace the root key under every seal.", (*System).rotateRoot, route.Sudo()),
 	route.New("POST", "rotate/rewrap", "Encrypt everything anew under the newest keys and drop the old ones.", (*System).rewrap, route.Sudo()),
-	route.New("GET", "key-status", "Read the number and age of the encryption key.", (*System).keyStatus),
+	route.New("GET", "key-status", "Read the number and age of the encryption key.", (*System).keyStatus,
+		route.Shows("key-status", "", `{"term":3,"install_time":"2030-01-02T15:04:05Z","encryptions":4096}`)),
 }
 
 // Initialized says whether the server is initialized.
@@ -264,6 +278,11 @@ func (s *System) rekeyVerify(ctx context.Context, _ route.Caller, in ShareForNon
 		return RekeyVerification{}, err
 	}
 	st, err := s.Node.RekeyVerify(ctx, in.Nonce, share)
+	return verification(st), err
+}
+
+func (s *System) rekeyVerifyRestart(ctx context.Context, _ route.Caller, _ route.Nothing) (RekeyVerification, error) {
+	st, err := s.Node.RekeyVerifyRestart(ctx)
 	return verification(st), err
 }
 

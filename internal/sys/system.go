@@ -29,17 +29,20 @@ type Options struct {
 	// Open returns the parts that the open server has, or had when a request that
 	// was let in is overtaken by a seal: they refuse what they are asked then.
 	// Routes that work while sealed must not call it.
-	Open      func() *Unsealed
-	Why       func(requestID string) (Why, error)
-	AuditLog  func() (AuditLog, error)
-	Metrics   func(format string) (route.Raw, error)
-	OpenAPI   func() ([]byte, error)
-	Sanitized func() (SanitizedConfig, error)
-	InFlight  func() []InFlight
-	Kinds     func() []*engine.Spec
-	ClusterID func() (id, name string)
-	NewPad    func() string // a one-time pad as long as a root token
-	Address   string        // api_addr
+	Open     func() *Unsealed
+	Why      func(requestID string) (Why, error)
+	AuditLog func() (AuditLog, error)
+	// RepairAuditLog brings a log back that refuses entries; an operator asks
+	// for it, never the server itself.
+	RepairAuditLog func() error
+	Metrics        func(format string) (route.Raw, error)
+	OpenAPI        func() ([]byte, error)
+	Sanitized      func() (SanitizedConfig, error)
+	InFlight       func() []InFlight
+	Kinds          func() []*engine.Spec
+	ClusterID      func() (id, name string)
+	NewPad         func() string // a one-time pad as long as a root token
+	Address        string        // api_addr
 	// StorageType is the kind of the storage engine.
 	StorageType string
 	Version     Version

@@ -13,11 +13,16 @@ import (
 // Holding a wrapping token is the permission to unwrap it, so that these routes
 // ask for no other: a stolen one shows, because it can be used only once.
 var wrappingRoutes = []route.Route[*System]{
-	route.New("POST", "wrapping/wrap", "Put what is sent behind a single-use token; needs X-Vault-Wrap-TTL.", (*System).wrap, route.Reads()),
-	route.New("POST", "wrapping/unwrap", "Take what is behind a wrapping token, once.", (*System).unwrap, route.Public()),
-	route.New("POST", "wrapping/lookup", "Read when and for what a wrapping token was made.", (*System).wrapLookup, route.Public(), route.Reads()),
-	route.New("GET", "wrapping/lookup", "Read when and for what the calling wrapping token was made.", (*System).wrapLookup, route.Public()),
-	route.New("POST", "wrapping/rewrap", "Put what is behind a wrapping token behind a fresh one.", (*System).rewrapToken, route.Public()),
+	route.New("POST", "wrapping/wrap", "Put what is sent behind a single-use token; needs X-Vault-Wrap-TTL.", (*System).wrap, route.Reads(),
+		route.Shows("wrapping/wrap", `{"password":"p4"}`, "")),
+	route.New("POST", "wrapping/unwrap", "Take what is behind a wrapping token, once.", (*System).unwrap, route.Public(),
+		route.Shows("wrapping/unwrap", `{"token":"hvs.CAESI…"}`, "")),
+	route.New("POST", "wrapping/lookup", "Read when and for what a wrapping token was made.", (*System).wrapLookup, route.Public(), route.Reads(),
+		route.Shows("wrapping/lookup", `{"token":"hvs.CAESI…"}`, `{"creation_path":"secret/data/app","creation_time":"2030-01-02T15:04:05Z","creation_ttl":300}`)),
+	route.New("GET", "wrapping/lookup", "Read when and for what the calling wrapping token was made.", (*System).wrapLookup, route.Public(),
+		route.Shows("wrapping/lookup", "", "")),
+	route.New("POST", "wrapping/rewrap", "Put what is behind a wrapping token behind a fresh one.", (*System).rewrapToken, route.Public(),
+		route.Shows("wrapping/rewrap", `{"token":"hvs.CAESI…"}`, "")),
 }
 
 // Wrap is anything.
