@@ -181,6 +181,30 @@ func (s Sys) Capabilities(ctx context.Context, paths ...string) (map[string][]st
 	return out, nil
 }
 
+// Why is why a request was denied.
+type Why struct {
+	RequestID string   `json:"request_id"`
+	Time      Time     `json:"time"`
+	Principal string   `json:"principal"` // who called
+	Accessor  string   `json:"accessor"`  // of the token that called
+	Policies  []string `json:"policies"`  // of that token
+	Path      string   `json:"path"`
+	Need      string   `json:"need"` // the capability that was missing
+	Policy    string   `json:"policy"`
+	Rule      string   `json:"rule"`    // the one that decided, if one did
+	Missing   string   `json:"missing"` // what was not allowed, in words
+	Fix       string   `json:"fix"`     // what would have allowed it
+}
+
+// Why returns why a request was denied, by the RequestID of its Error.
+func (s Sys) Why(ctx context.Context, requestID string) (*Why, error) {
+	out := new(Why)
+	r := Request{Method: http.MethodPost, Path: "sys/policies/why", Reads: true, Body: struct {
+		RequestID string `json:"request_id"`
+	}{requestID}}
+	return out, s.read(ctx, r, out)
+}
+
 // read sends a request and decodes its answer.
 func (s Sys) read(ctx context.Context, r Request, into any) error {
 	_, err := s.client.ask(ctx, r, into)
