@@ -144,7 +144,7 @@ func unknown(cmd *cobra.Command, word string) error {
 
 // explain says what went wrong and what to do next.
 func explain(w io.Writer, cmd *cobra.Command, err error) {
-	fmt.Fprintln(w, "Error:", err)
+	fmt.Fprintln(w, "Error:", printableLines(err.Error()))
 	var wrong *misuse
 	if errors.As(err, &wrong) {
 		fmt.Fprintf(w, "\nUsage: %s\nMore:  %s -help\n", cmd.UseLine(), cmd.CommandPath())

@@ -10,7 +10,8 @@ import (
 // commands returns every command, in the order of help.
 func (s *shell) commands() []*cobra.Command {
 	return []*cobra.Command{
-		s.readCommand(),
+		s.kvCommand(), s.readCommand(), s.writeCommand(), s.listCommand(), s.deleteCommand(), s.patchCommand(), s.unwrapCommand(),
+		s.loginCommand(), s.tokenCommand(), s.printCommand(), s.versionCommand(),
 		s.serverCommand(), s.quickstartCommand(),
 	}
 }
@@ -30,6 +31,16 @@ func atLeast(n int) cobra.PositionalArgs {
 	return func(_ *cobra.Command, args []string) error {
 		if len(args) < n {
 			return usage("it takes at least %d arguments, not %d", n, len(args))
+		}
+		return nil
+	}
+}
+
+// atMost refuses more arguments.
+func atMost(n int) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		if len(args) > n {
+			return usage("it takes at most %d arguments, not %d", n, len(args))
 		}
 		return nil
 	}

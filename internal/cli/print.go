@@ -5,9 +5,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 	"text/tabwriter"
+	"unicode"
 
 	"go.yaml.in/yaml/v3"
 
@@ -37,24 +37,32 @@ func (s *shell) checkFormat() error {
 // show prints an answer of the server: one field, the whole in JSON or YAML, or
 // a table for people.
 func (s *shell) show(r *client.Response) error {
-	fields, order, err := fieldsOf(r)
+	f, err := fieldsOf(r)
 	if err != nil {
 		return err
 	}
-	if s.global.field != "" {
-		return s.showField(fields)
-	}
-	if s.format() != "table" {
+	switch {
+	case s.global.field != "":
+		return s.showFieldOf(r, f)
+	case s.format() != "table":
 		return s.document(r.Body)
 	}
-	if keys, ok := fields["keys"]; ok && len(fields) <= 2 {
+	if keys, ok := f.values["keys"]; ok && len(f.order) <= 2 {
 		return s.names(keys)
 	}
-	rows := make([][]string, 0, len(order))
-	for _, name := range order {
-		rows = append(rows, []string{name, scalar(fields[name])})
+	return s.table([]string{"Key", "Value"}, f.rows())
+}
+
+// showFieldOf prints the field that was asked for; besides those of the table
+// there are the envelope's own.
+func (s *shell) showFieldOf(r *client.Response, f *fields) error {
+	switch name := s.global.field; name {
+	case "data", "request_id", "lease_id", "lease_duration":
+		if _, ok := f.values[name]; !ok {
+			f.add(name, member(r.Body, name))
+		}
 	}
-	return s.table([]string{"Key", "Value"}, rows)
+	return s.showField(f.values)
 }
 
 // showField prints one field as it is, with no end of line behind a scalar, so
@@ -73,46 +81,6 @@ func (s *shell) showField(fields map[string]json.RawMessage) error {
 	}
 	_, err := io.WriteString(s.Stdout, text)
 	return err
-}
-
-// fieldsOf returns what a table shows of an answer: of a wrapping or a login
-// their own fields, else the data's, sorted.
-func fieldsOf(r *client.Response) (fields map[string]json.RawMessage, order []string, err error) {
-	from := []byte(r.Data)
-	prefix := ""
-	switch {
-	case r.WrapInfo != nil:
-		from, prefix = member(r.Body, "wrap_info"), "wrapping_"
-	case r.Auth != nil:
-		from = member(r.Body, "auth")
-	case len(from) == 0 || string(from) == "null":
-		from = r.Body
-	}
-	raw := map[string]json.RawMessage{}
-	if err := json.Unmarshal(from, &raw); err != nil {
-		return nil, nil, fmt.Errorf("the server's answer is not what was expected: %w", err)
-	}
-	fields = map[string]json.RawMessage{}
-	for name, value := range raw {
-		switch {
-		case r.Auth != nil && name == "client_token":
-			name = "token"
-		case r.Auth != nil && (name == "accessor" || strings.HasPrefix(name, "lease_duration") || name == "renewable"):
-			name = "token_" + strings.Replace(name, "lease_", "", 1)
-		case prefix != "" && !strings.HasPrefix(name, prefix):
-			name = prefix + name
-		}
-		fields[name] = value
-		order = append(order, name)
-	}
-	slices.Sort(order)
-	return fields, order, nil
-}
-
-func member(body []byte, name string) []byte {
-	var all map[string]json.RawMessage
-	_ = json.Unmarshal(body, &all)
-	return all[name]
 }
 
 // names prints a listing.
@@ -148,8 +116,31 @@ func (s *shell) document(text []byte) error {
 		return fmt.Errorf("the server's answer is no JSON: %w", err)
 	}
 	out.WriteByte('\n')
-	_, err := out.WriteTo(s.Stdout)
+	_, err := io.WriteString(s.Stdout, escapeControls(out.String()))
 	return err
+}
+
+// escapeControls writes the characters that JSON may hold as they are and that
+// could move a terminal's cursor in JSON's other spelling.
+func escapeControls(text string) string {
+	if !strings.ContainsFunc(text, moves) {
+		return text
+	}
+	var out strings.Builder
+	for _, r := range text {
+		if moves(r) {
+			fmt.Fprintf(&out, `\u%04x`, r)
+		} else {
+			out.WriteRune(r)
+		}
+	}
+	return out.String()
+}
+
+// moves reports whether a character, other than an end of line, could move the
+// cursor or turn the direction of writing.
+func moves(r rune) bool {
+	return r != '\n' && (unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) || r == '\u2028' || r == '\u2029')
 }
 
 // value prints v in the format that was asked for, and calls people where that
@@ -180,36 +171,55 @@ func plainStyle(n *yaml.Node) {
 	}
 }
 
-// table prints rows under a header. A cell with several lines goes on below
-// itself.
+// table prints rows under a header. Where the last cell has several lines, they
+// go on below it.
 func (s *shell) table(header []string, rows [][]string) error {
-	w := tabwriter.NewWriter(s.Stdout, 0, 0, 4, ' ', 0)
 	rules := make([]string, len(header))
 	for i, h := range header {
 		rules[i] = strings.Repeat("-", len(h))
 	}
-	for _, row := range append([][]string{header, rules}, rows...) {
-		fmt.Fprintln(w, strings.Join(oneLine(row), "\t"))
+	return s.rows(append([][]string{header, rules}, rows...))
+}
+
+// rows prints cells in columns.
+func (s *shell) rows(rows [][]string) error {
+	w := tabwriter.NewWriter(s.Stdout, 0, 0, 4, ' ', 0)
+	for _, row := range rows {
+		last := len(row) - 1
+		cells := make([]string, len(row))
+		for i, cell := range row[:last] {
+			cells[i] = printable(cell)
+		}
+		for line := range strings.SplitSeq(strings.TrimSuffix(row[last], "\n"), "\n") {
+			cells[last] = printable(strings.TrimSuffix(line, "\r"))
+			fmt.Fprintln(w, strings.Join(cells, "\t"))
+			clear(cells)
+		}
 	}
 	return w.Flush()
 }
 
-// oneLine keeps what a cell holds from moving other cells, or the terminal's
-// cursor.
-func oneLine(row []string) []string {
-	out := make([]string, len(row))
-	for i, cell := range row {
-		out[i] = strings.Map(func(r rune) rune {
-			switch {
-			case r == '\n':
-				return '⏎'
-			case r < ' ' || r == 0x7f:
-				return '�'
-			}
-			return r
-		}, cell)
+// printable keeps a text of the server's on its line: whatever could move the
+// terminal's cursor, or turn the direction of writing, is shown as a mark.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '\n':
+			return '⏎'
+		case moves(r):
+			return unicode.ReplacementChar
+		}
+		return r
+	}, text)
+}
+
+// printableLines is printable that leaves the ends of lines.
+func printableLines(text string) string {
+	lines := strings.Split(text, "\n")
+	for i, line := range lines {
+		lines[i] = printable(strings.ReplaceAll(line, "\t", "    "))
 	}
-	return out
+	return strings.Join(lines, "\n")
 }
 
 // scalar prints a JSON value for people: a string without quotes, a list of

@@ -140,7 +140,7 @@ func (s *shell) say(format string, args ...any) error {
 }
 
 func (s *shell) warn(format string, args ...any) {
-	fmt.Fprintf(s.Stderr, "Warning: "+format+"\n", args...)
+	fmt.Fprintln(s.Stderr, "Warning:", printableLines(fmt.Sprintf(format, args...)))
 }
 
 // The token files: Coffer's own is written; Vault's is read where that is not

@@ -132,3 +132,25 @@ func jsonString(text string) json.RawMessage {
 	out, _ := json.Marshal(text)
 	return out
 }
+
+// pairs are name=value flags, of which each may be given several times.
+type pairs map[string]string
+
+// String returns nothing, which is what is there without the flag.
+func (p *pairs) String() string { return "" }
+
+// Type returns what help calls the value.
+func (p *pairs) Type() string { return "name=value" }
+
+// Set takes one in.
+func (p *pairs) Set(text string) error {
+	name, value, ok := strings.Cut(text, "=")
+	if !ok || name == "" {
+		return fmt.Errorf("it is not name=value")
+	}
+	if *p == nil {
+		*p = pairs{}
+	}
+	(*p)[name] = value
+	return nil
+}

@@ -1,0 +1,256 @@
+package cli
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/cofferhq/coffer/client"
+)
+
+// loginFlags are the flags of coffer login.
+type loginFlags struct {
+	method, path                string
+	noStore, noPrint, tokenOnly bool
+}
+
+func (s *shell) loginCommand() *cobra.Command {
+	var f loginFlags
+	cmd := &cobra.Command{
+		Use: "login [TOKEN | - | name=value...]", GroupID: "access", Args: cobra.ArbitraryArgs,
+		Short: "Log in, and keep the token for the commands that follow.",
+		Long: `Log in, and keep the token in ~/.coffer-token for the commands that follow.
+
+With the method token, which is the usual one, a token is checked and kept. The
+method userpass wants username and password. What is missing is asked for on the
+terminal; - and name=- read standard input.`,
+		Example: "  coffer login\n  coffer login - <token.txt\n  coffer login -method=userpass username=ada\n  coffer login -method=userpass -path=people -token-only username=ada password=@password.txt",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if f.tokenOnly {
+				f.noStore, s.global.field = true, "token"
+			}
+			switch f.method {
+			case "token":
+				return s.loginToken(cmd.Context(), &f, args)
+			case "userpass", "ldap", "okta", "radius":
+				return s.loginUser(cmd.Context(), &f, args)
+			}
+			return usage("-method is token or userpass, not %q; for another coffer write auth/%s/login does", f.method, f.method)
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&f.method, "method", "token", "token or userpass")
+	flags.StringVar(&f.path, "path", "", "where the method is enabled; its name without this")
+	flags.BoolVar(&f.noStore, "no-store", false, "do not keep the token")
+	flags.BoolVar(&f.noPrint, "no-print", false, "print nothing")
+	flags.BoolVar(&f.tokenOnly, "token-only", false, "print only the token, and do not keep it")
+	return cmd
+}
+
+// loginToken keeps a token that somebody has, after the server knew it.
+func (s *shell) loginToken(ctx context.Context, f *loginFlags, args []string) error {
+	token, err := s.tokenToKeep(args)
+	if err != nil {
+		return err
+	}
+	answer, err := s.do(ctx, client.Request{Path: "auth/token/lookup-self", Token: client.Secret(token), WrapTTL: -1})
+	if err != nil {
+		return err
+	}
+	var about tokenAuth
+	if err := answer.Decode(&about); err != nil {
+		return err
+	}
+	about.Token = token
+	return s.loggedIn(f, token, func() error {
+		return s.value(about, func() error {
+			return s.table(keyValue, [][]string{
+				{"token", token}, {"token_accessor", about.Accessor}, {"token_duration", duration(about.TTL)},
+				{"token_renewable", fmt.Sprint(about.Renewable)}, {"token_policies", fmt.Sprint(about.Policies)},
+			})
+		})
+	})
+}
+
+// tokenAuth is what is shown of a token that was checked: what is known of it,
+// in the names of a login's answer.
+type tokenAuth struct {
+	Token     string          `json:"token"`
+	Accessor  string          `json:"accessor"`
+	TTL       json.RawMessage `json:"ttl"`
+	Renewable bool            `json:"renewable"`
+	Policies  []string        `json:"policies"`
+}
+
+// tokenToKeep returns the token of the arguments, or asks for it.
+func (s *shell) tokenToKeep(args []string) (string, error) {
+	switch len(args) {
+	case 0:
+		if s.Prompt == nil || s.global.nonInteractive {
+			return "", usage("there is nobody to ask for the token; give it on standard input: coffer login -")
+		}
+		token, err := s.Prompt("Token (will be hidden): ")
+		return checkedToken(token, err)
+	case 1:
+	default:
+		return "", usage("it takes one token, not %d", len(args))
+	}
+	arg := strings.TrimPrefix(args[0], "token=")
+	token, literal, err := s.text(arg)
+	if literal {
+		s.warnToken("coffer login -")
+	}
+	return checkedToken(token, err)
+}
+
+// checkedToken trims what was typed or read.
+func checkedToken(token string, err error) (string, error) {
+	if err != nil {
+		return "", fmt.Errorf("read the token: %w", err)
+	}
+	if token = strings.TrimSpace(token); token == "" {
+		return "", usage("the token is empty")
+	}
+	return token, nil
+}
+
+// warnToken says that a token was given on the command line.
+func (s *shell) warnToken(better string) {
+	s.warn("the token stood on the command line, which the shell keeps in its history and other users see in the process list; use %s, which reads standard input", better)
+}
+
+// password is the body of a login with one.
+type password struct {
+	Password client.Secret `json:"password"`
+}
+
+// loginUser logs a person in with a name and a password.
+func (s *shell) loginUser(ctx context.Context, f *loginFlags, args []string) error {
+	name, word, err := s.nameAndPassword(args)
+	if err != nil {
+		return err
+	}
+	mount := f.path
+	if mount == "" {
+		mount = f.method
+	}
+	path := "auth/" + strings.TrimPrefix(strings.Trim(mount, "/"), "auth/") + "/login/" + name
+	answer, err := s.do(ctx, client.Request{Method: "POST", Path: path, Body: password{client.Secret(word)}, Anonymous: true})
+	if err != nil {
+		return err
+	}
+	if answer.WrapInfo != nil {
+		return s.show(answer)
+	}
+	if answer.Auth == nil {
+		return fmt.Errorf("the server's answer holds no token")
+	}
+	return s.loggedIn(f, answer.Auth.Token.Reveal(), func() error { return s.show(answer) })
+}
+
+// nameAndPassword reads username=… and password=…, and asks for what is missing.
+func (s *shell) nameAndPassword(args []string) (name, word string, err error) {
+	data, literal, err := s.values(args)
+	if err != nil {
+		return "", "", err
+	}
+	s.warnLiteral(secretNames(literal))
+	for key, value := range data {
+		switch key {
+		case "username":
+			name = strings.TrimSpace(scalar(value))
+		case "password":
+			word = strings.TrimRight(scalar(value), "\r\n")
+		default:
+			return "", "", usage("it takes username and password, not %q", key)
+		}
+	}
+	asks := s.Prompt != nil && !s.global.nonInteractive
+	if name == "" && asks {
+		if name, err = s.askName(); err != nil {
+			return "", "", err
+		}
+	}
+	if name == "" {
+		return "", "", usage("say username=NAME")
+	}
+	if word == "" && asks {
+		if word, err = s.Prompt("Password (will be hidden): "); err != nil {
+			return "", "", err
+		}
+	}
+	if word == "" {
+		return "", "", usage("there is nobody to ask for the password; give it with password=@file or password=-")
+	}
+	return name, word, nil
+}
+
+// askName asks for a user's name, which may be seen while it is typed.
+func (s *shell) askName() (string, error) {
+	usual := s.Getenv("LOGNAME")
+	if usual == "" {
+		usual = s.Getenv("USER")
+	}
+	question := "Username: "
+	if usual != "" {
+		question = fmt.Sprintf("Username [%s]: ", usual)
+	}
+	fmt.Fprint(s.Stderr, question)
+	line, err := bufio.NewReaderSize(s.Stdin, 16).ReadString('\n')
+	if err != nil && err != io.EOF {
+		return "", err
+	}
+	if line = strings.TrimSpace(line); line == "" {
+		line = usual
+	}
+	return line, nil
+}
+
+// loggedIn keeps a token and shows what it is.
+func (s *shell) loggedIn(f *loginFlags, token string, show func() error) error {
+	if !f.noStore {
+		if err := s.storeToken(token); err != nil {
+			return err
+		}
+		for _, name := range []string{"COFFER_TOKEN", "VAULT_TOKEN"} {
+			if s.Getenv(name) != "" {
+				s.warn("%s is set, and goes before the token that was stored now; unset it to use that", name)
+				break
+			}
+		}
+	}
+	if f.noPrint {
+		return nil
+	}
+	if !f.noStore {
+		if err := s.say("Success! You are now authenticated. The token is stored, and the commands that\nfollow use it.\n"); err != nil {
+			return err
+		}
+	}
+	return show()
+}
+
+func (s *shell) printCommand() *cobra.Command {
+	return group("access", "print", "Print what commands would use.", &cobra.Command{
+		Use: "token", Args: exactly(0),
+		Short:   "Print the token that commands use.",
+		Example: "  coffer print token",
+		RunE: func(*cobra.Command, []string) error {
+			c, err := s.client()
+			if err != nil {
+				return err
+			}
+			token := c.CallingToken().Reveal()
+			if token == "" {
+				return fmt.Errorf("there is no token: coffer login, or set COFFER_TOKEN")
+			}
+			_, err = fmt.Fprintln(s.Stdout, token)
+			return err
+		},
+	})
+}
