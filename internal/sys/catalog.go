@@ -16,7 +16,6 @@ var catalogRoutes = []route.Route[*System]{
 
 // Catalog lists the kinds, in Vault's shape.
 type Catalog struct {
-	route.Doubled
 	Auth     []string        `json:"auth"`
 	Database []string        `json:"database"`
 	Secret   []string        `json:"secret"`

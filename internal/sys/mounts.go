@@ -98,7 +98,7 @@ type MountMap struct {
 
 func describe(e *mount.Entry) MountInfo {
 	c := e.Config
-	if e.Class == engine.Auth && c.TokenType == "" {
+	if strings.HasPrefix(e.Path, "auth/") && c.TokenType == "" {
 		c.TokenType = "default-service"
 	}
 	return MountInfo{

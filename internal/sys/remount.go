@@ -17,6 +17,7 @@ type Remount struct {
 
 // Migration names a move, as Vault's clients poll it.
 type Migration struct {
+	route.Doubled
 	ID string `json:"migration_id"`
 }
 
@@ -31,7 +32,7 @@ func (s *System) remount(ctx context.Context, _ route.Caller, in Remount) (Migra
 	if m == nil {
 		return Migration{}, fault.New(fault.Invalid, "no matching mount at %q", in.From)
 	}
-	return Migration{migrationID(m.Entry.UUID, in.From)}, s.Open().Mounts.Move(ctx, in.From, in.To)
+	return Migration{ID: migrationID(m.Entry.UUID, in.From)}, s.Open().Mounts.Move(ctx, in.From, in.To)
 }
 
 // MigrationID names a move.
