@@ -1,6 +1,8 @@
 package gateway
 
 import (
+	"bytes"
+	"slices"
 	"strconv"
 	"time"
 
@@ -111,10 +113,37 @@ func (t *turn) envelope(status int, data []byte) (Answer, error) {
 		b = append(b, `,"mount_type":`...)
 		b = quoted(b, t.mount.Entry.Type)
 	}
-	if _, doubled := t.output.(interface{ IsDoubled() }); doubled && len(data) > 2 {
-		b = append(append(b, ','), data[1:len(data)-1]...)
+	if _, doubled := t.output.(interface{ IsDoubled() }); doubled && err == nil {
+		b, err = beside(b, data)
 	}
 	return Answer{Status: status, ContentType: jsonType, Body: append(b, '}', '\n')}, err
+}
+
+// members are the names of the envelope.
+var members = []string{"request_id", "lease_id", "renewable", "lease_duration", "data", "wrap_info", "warnings", "auth", "mount_type"}
+
+// beside appends the members of the object data, but for those that the
+// envelope has itself: a client asked about a path may have called it "data".
+func beside(b, data []byte) ([]byte, error) {
+	d := jsontext.NewDecoder(bytes.NewReader(data))
+	if _, err := d.ReadToken(); err != nil {
+		return b, err
+	}
+	for d.PeekKind() == '"' {
+		name, err := d.ReadToken()
+		if err != nil {
+			return b, err
+		}
+		text := name.String() // before the next read takes its place
+		value, err := d.ReadValue()
+		if err != nil {
+			return b, err
+		}
+		if !slices.Contains(members, text) {
+			b = append(append(quoted(append(b, ','), text), ':'), value...)
+		}
+	}
+	return b, nil
 }
 
 func appendJSON(b []byte, v any) ([]byte, error) {

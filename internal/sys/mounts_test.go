@@ -54,7 +54,7 @@ func TestMountsThatAreRefused(t *testing.T) {
 		`{"type":"userpass"}`: "plugin not found",
 		`{"type":"kv","options":{"version":"3"}}`:                                  "plugin not found",
 		`{"type":"kv","config":{"default_lease_ttl":"2h","max_lease_ttl":"1h"}}`:   "longer than max_lease_ttl",
-		`{"type":"kv","config":{"default_lease_ttl":"soon"}}`:                      "default_lease_ttl",
+		`{"type":"kv","config":{"default_lease_ttl":"soon"}}`:                      "is not a duration",
 		`{"type":"kv","config":{"max_lease_ttl":"-1h"}}`:                           "cannot be negative",
 		`{"type":"kv","config":{"listing_visibility":"maybe"}}`:                    "listing_visibility",
 		`{"type":"kv","config":{"user_lockout_config":{"lockout_threshold":"3"}}}`: "not allowed",
