@@ -151,7 +151,7 @@ func explain(w io.Writer, cmd *cobra.Command, err error) {
 		return
 	}
 	for _, line := range advice(err) {
-		fmt.Fprintln(w, line)
+		fmt.Fprintln(w, printableLines(line))
 	}
 }
 

@@ -9,8 +9,6 @@ import (
 	"text/tabwriter"
 	"unicode"
 
-	"go.yaml.in/yaml/v3"
-
 	"github.com/cofferhq/coffer/client"
 )
 
@@ -99,17 +97,11 @@ func (s *shell) names(keys json.RawMessage) error {
 // document prints JSON in the format that was asked for.
 func (s *shell) document(text []byte) error {
 	if s.format() == "yaml" {
-		var node yaml.Node
-		if err := yaml.Unmarshal(text, &node); err != nil { // JSON is YAML
-			return err
+		out, err := yamlOf(text)
+		if err == nil {
+			_, err = s.Stdout.Write(out)
 		}
-		plainStyle(&node)
-		enc := yaml.NewEncoder(s.Stdout)
-		enc.SetIndent(2)
-		if err := enc.Encode(&node); err != nil {
-			return err
-		}
-		return enc.Close()
+		return err
 	}
 	var out bytes.Buffer
 	if err := json.Indent(&out, bytes.TrimSpace(text), "", "  "); err != nil {
@@ -161,14 +153,6 @@ func (s *shell) value(v any, people func() error) error {
 		return s.showField(fields)
 	}
 	return s.document(text)
-}
-
-// plainStyle drops the braces and quotes that JSON had.
-func plainStyle(n *yaml.Node) {
-	n.Style = 0
-	for _, child := range n.Content {
-		plainStyle(child)
-	}
 }
 
 // table prints rows under a header. Where the last cell has several lines, they

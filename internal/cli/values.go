@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/go-json-experiment/json/jsontext"
 )
@@ -37,6 +38,12 @@ func (s *shell) values(args []string) (object map[string]json.RawMessage, litera
 		value, typed, err := s.text(text)
 		if err != nil {
 			return nil, nil, fmt.Errorf("%s: %w", name, err)
+		}
+		if !utf8.ValidString(value) {
+			return nil, nil, fmt.Errorf("%s: it is not text; encode it first, for example with base64", name)
+		}
+		if !typed && strings.Index(value, "\n") == len(value)-1 && len(value) > 1 {
+			s.warn("the value of %s ends with a line break, which is now a part of it; printf %%s and echo -n write none", name)
 		}
 		if typed && text != "" {
 			literal = append(literal, name)
