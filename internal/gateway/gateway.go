@@ -364,6 +364,9 @@ func errDenied() error { return fault.New(fault.Denied, "permission denied") }
 // handle runs the engine's handler.
 func (g *Gateway) handle(ctx context.Context, t *turn) error {
 	output, err := t.spec.Invoke(ctx, t.state, t.caller, t.input)
+	if issued, ok := output.(*token.Issued); ok && issued == nil {
+		output = nil // beside a refusal
+	}
 	if noted, ok := output.(route.Noted); ok {
 		t.notes = noted.Carried()
 	}
