@@ -215,11 +215,11 @@ func TestStreamGoesOn(t *testing.T) {
 
 func TestYAML(t *testing.T) {
 	s, out := printing("yaml")
-	body := `{"z":1,"a":{"list":[],"of":{},"n":null,"t":true,"big":12345678901234567890,"f":1.50,"e":1e400},"s":["yes","on","1","null","~","- x","a: b","","1:30","😀","two\nlines\n","#","😀"]}`
+	body := `{"z":1,"a":{"list":[],"of":{},"none":null,"t":true,"big":12345678901234567890,"f":1.50,"e":1e400},"s":["yes","on","1","null","~","- x","a: b","","1:30","😀","two\nlines\n","#","😀"]}`
 	if err := s.document([]byte(body)); err != nil {
 		t.Fatal(err)
 	}
-	for _, line := range []string{"z: 1", "  list: []", "  of: {}", "  n: null", "  t: true", "  big: 12345678901234567890", "  f: 1.50", "  e: 1e400", `  - "yes"`, `  - "1"`, `  - "null"`} {
+	for _, line := range []string{"z: 1", "  list: []", "  of: {}", "  none: null", "  t: true", "  big: 12345678901234567890", "  f: 1.50", "  e: !!float 1e400", `  - "yes"`, `  - "1"`, `  - "null"`} {
 		if !strings.Contains(out.String(), line+"\n") {
 			t.Errorf("there is no line %q", line)
 		}

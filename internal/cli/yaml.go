@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -24,7 +25,10 @@ func yamlOf(text []byte) ([]byte, error) {
 	if err := enc.Encode(node); err != nil {
 		return nil, err
 	}
-	return out.Bytes(), enc.Close()
+	if err := enc.Close(); err != nil {
+		return nil, err
+	}
+	return []byte(escapeControls(out.String())), nil
 }
 
 // yamlNode reads one JSON value.
@@ -58,7 +62,11 @@ func yamlNode(dec *json.Decoder) (*yaml.Node, error) {
 			node.Tag = "!!float"
 		}
 	case string:
-		return node, node.Encode(v)
+		err = node.Encode(v)
+		if strings.ContainsFunc(v, moves) {
+			node.Style = yaml.DoubleQuotedStyle // where they can be escaped
+		}
+		return node, err
 	case bool:
 		return node, node.Encode(v)
 	case nil:
