@@ -74,7 +74,7 @@ func (s *Server) openListener(ctx context.Context, c config.Listener) (*listener
 	l := &listener{secure: c.TLS.Mode != config.TLSOff}
 	options := httpapi.Options{
 		Serve: s.gateway.Serve, Log: s.log, MaxBody: c.MaxRequestSize, MaxDuration: c.MaxRequestDuration,
-		RequireRequestHeader: c.RequireRequestHeader, Headers: headers(c.ResponseHeaders),
+		RequireRequestHeader: c.RequireRequestHeader, Headers: headers(c.ResponseHeaders), Panicked: s.metrics.Panicked,
 	}
 	if options.MaxBody == 0 {
 		options.MaxBody = s.cfg.MaxPayloadSize + overhead

@@ -97,16 +97,14 @@ func (s *Server) sources() metrics.Sources {
 	return metrics.Sources{
 		Version: s.version.Coffer,
 		Seal: func() metrics.Seal {
-			open := s.barrier.Opened()
-			return metrics.Seal{Initialized: open, Unsealed: open, Active: open}
+			initialized, sealed, err := s.Initialized(context.Background())
+			return metrics.Seal{Initialized: initialized, Unsealed: err == nil && !sealed, Active: err == nil && !sealed}
 		},
 		Storage: s.storageFigures,
 		Caches:  s.cacheFigures,
-		Checkpoint: func() time.Time {
-			if s.audit == nil {
-				return time.Time{}
-			}
-			return s.audit.Stats().LastCheckpoint
+		Audit: func() metrics.Audit {
+			st := s.audit.Stats()
+			return metrics.Audit{Entries: st.Size, Syncs: metrics.Times(st.Sync), Checkpoint: st.LastCheckpoint}
 		},
 		CertExpiry: func() (first time.Time) {
 			for _, l := range s.listeners {
@@ -125,7 +123,7 @@ func (s *Server) storageFigures() metrics.Storage {
 		return metrics.Storage{}
 	}
 	st := e.Stats()
-	return metrics.Storage{Commits: st.Commits, Syncs: st.Syncs.Count, Bytes: st.DiskBytes}
+	return metrics.Storage{Commits: st.Commits, Syncs: times(st.Syncs), Bytes: st.DiskBytes}
 }
 
 func (s *Server) cacheFigures() []metrics.Cache {
@@ -140,6 +138,17 @@ func (s *Server) cacheFigures() []metrics.Cache {
 	return caches
 }
 
+// times adds the buckets of a histogram up, as metrics have them.
+func times(h pebble.Histogram) metrics.Times {
+	t := metrics.Times{Count: h.Count, Sum: h.Sum, Counts: map[float64]uint64{}}
+	below := uint64(0)
+	for i, bound := range h.Bounds {
+		below += h.Counts[i]
+		t.Counts[bound] = below
+	}
+	return t
+}
+
 func counted(name string, s barrier.CacheStats) metrics.Cache {
-	return metrics.Cache{Name: name, Hits: s.Hits, Misses: s.Misses}
+	return metrics.Cache{Name: name, Hits: s.Hits, Misses: s.Misses, Entries: s.Entries}
 }

@@ -69,10 +69,20 @@ func measureWrites(s *server, dir string) error {
 		_, err := s.user.do("POST", fmt.Sprintf("/v1/secret/data/bench/w%d-%d", c, n%50), payload)
 		return err
 	}
+	syncs := uint64(0)
 	for range *rounds {
+		before, err := s.syncs()
+		if err != nil {
+			return err
+		}
 		if err := one.load(s.user, 1, *slice, write); err != nil {
 			return err
 		}
+		after, err := s.syncs()
+		if err != nil {
+			return err
+		}
+		syncs += after - before
 		if err := many.load(s.user, 128, *slice, write); err != nil {
 			return err
 		}
@@ -81,7 +91,8 @@ func measureWrites(s *server, dir string) error {
 	fmt.Printf("  1 client    %8.0f/s  p50 %8v  p99 %8v  processor %8v\n", one.perSecond(), one.at(.5), one.at(.99), one.perRequest())
 	fmt.Printf("  128 clients %8.0f/s  p50 %8v  p99 %8v  processor %8v\n", many.perSecond(), many.at(.5), many.at(.99), many.perRequest())
 	verdict("128 clients, of one client's requests/s", many.perSecond()/one.perSecond(), 20, true, "x")
-	verdict("one client's write, in fsyncs", float64(one.at(.5))/float64(fsync), 3, false, "")
+	verdict("fsyncs of one client's write", float64(syncs)/float64(len(one.latencies)), 3.05, false, "")
+	fmt.Printf("  %-46s %9.2f\n", "one client's write, in times of a bare fsync", float64(one.at(.5))/float64(fsync))
 	return nil
 }
 

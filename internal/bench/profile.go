@@ -88,6 +88,16 @@ func named(function string) string {
 	return parts[function]
 }
 
+// syncs is how often the server has synced its files so far, all together.
+func (s *server) syncs() (uint64, error) {
+	store, err := s.counter("coffer_storage_sync_duration_seconds_count")
+	if err != nil {
+		return 0, err
+	}
+	log, err := s.counter("coffer_audit_sync_duration_seconds_count")
+	return uint64(store + log), err
+}
+
 // counter reads one of the server's metrics.
 func (s *server) counter(name string) (float64, error) {
 	text, err := s.root.do("GET", "/v1/sys/metrics?format=prometheus", nil)

@@ -55,6 +55,8 @@ type Options struct {
 	Headers StatusHeaders
 	// Origins reports whether pages of an origin may call; nil allows none.
 	Origins func(origin string) bool
+	// Panicked is told of each request that panicked; nil: nobody is.
+	Panicked func()
 	// Metrics answers GET /v1/sys/metrics without a token where the listener
 	// allows that; nil sends it through Serve.
 	Metrics http.Handler
@@ -133,6 +135,9 @@ func (h *handler) serve(ctx context.Context, req *gateway.Request) (answer gatew
 			what = e.Error()
 		}
 		h.Log.Error("a request panicked", "request_id", req.ID, "panic", what, "stack", string(debug.Stack()))
+		if h.Panicked != nil {
+			h.Panicked()
+		}
 		answer = refusal(fault.New(fault.Internal, "internal error; the server's log has it under request id %s", req.ID))
 	}()
 	return h.Serve(ctx, req)

@@ -459,11 +459,12 @@ func TestTraceparent(t *testing.T) {
 func TestPanicIsAnsweredAndLoggedWithoutData(t *testing.T) {
 	var log bytes.Buffer
 	serve := func(context.Context, *gateway.Request) gateway.Answer { panic("the password is hunter2") }
-	h := New(Options{Serve: serve, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	counted := 0
+	h := New(Options{Serve: serve, Log: slog.New(slog.NewTextHandler(&log, nil)), Panicked: func() { counted++ }})
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, httptest.NewRequest("GET", "/v1/secret/data/hunter2", nil))
-	if w.Code != 500 {
-		t.Errorf("status %d", w.Code)
+	if w.Code != 500 || counted != 1 {
+		t.Errorf("status %d, counted %d times", w.Code, counted)
 	}
 	if got := errorsOf(t, w.Body); !strings.Contains(got[0], "request id") {
 		t.Errorf("errors %q", got)

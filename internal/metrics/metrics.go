@@ -41,7 +41,6 @@ type Metrics struct {
 
 	auditWrites   prometheus.Histogram
 	auditFailures prometheus.Counter
-	storageSync   prometheus.Histogram
 
 	tokensCreated *prometheus.CounterVec
 	tokenLookups  prometheus.Counter
@@ -73,14 +72,13 @@ func New(sources Sources) *Metrics {
 		panics:        counter("request_panics_total", "Requests that failed by a bug."),
 		auditWrites:   histogram("audit_write_duration_seconds", "Time until an audit entry was durable."),
 		auditFailures: counter("audit_failures_total", "Audit entries that could not be written; their requests were refused."),
-		storageSync:   histogram("storage_sync_duration_seconds", "Time until a commit was durable."),
 		tokensCreated: counters("tokens_created_total", "Tokens created, by type: service or batch.", "type"),
 		tokenLookups:  counter("token_lookups_total", "Tokens looked up to find out who calls."),
 		logins:        counters("logins_total", "Logins, by auth method's kind and result: success or failure.", "method", "result"),
 	}
 	m.registry.MustRegister(
 		m.requests, m.latency, m.inFlight, m.denied, m.changes, m.panics,
-		m.auditWrites, m.auditFailures, m.storageSync, m.tokensCreated, m.tokenLookups, m.logins,
+		m.auditWrites, m.auditFailures, m.tokensCreated, m.tokenLookups, m.logins,
 		&pulled{sources}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 	for _, reason := range []string{"no_token", "bad_token", "policy", "lockout"} {
@@ -165,9 +163,6 @@ func (m *Metrics) AuditWritten(took time.Duration, err error) {
 	}
 	m.auditWrites.Observe(took.Seconds())
 }
-
-// StorageSynced takes the time until a commit was durable.
-func (m *Metrics) StorageSynced(took time.Duration) { m.storageSync.Observe(took.Seconds()) }
 
 // TokenCreated counts a new token: "service" or "batch".
 func (m *Metrics) TokenCreated(kind string) { m.tokensCreated.WithLabelValues(kind).Inc() }

@@ -15,12 +15,15 @@ import (
 
 func full() *Metrics {
 	m := New(Sources{
-		Version:    "1.0.0",
-		Seal:       func() Seal { return Seal{Initialized: true, Unsealed: true, Active: true} },
-		Storage:    func() Storage { return Storage{Commits: 7, Conflicts: 1, Syncs: 3, Bytes: 4096, Watchers: 2} },
-		Caches:     func() []Cache { return []Cache{{"tokens", 10, 2, 5}, {"policies", 1, 1, 1}} },
-		Checkpoint: func() time.Time { return time.Now().Add(-3 * time.Second) },
-		AuditSize:  func() (uint64, uint64) { return 12, 3400 },
+		Version: "1.0.0",
+		Seal:    func() Seal { return Seal{Initialized: true, Unsealed: true, Active: true} },
+		Storage: func() Storage {
+			return Storage{Commits: 7, Syncs: Times{3, .2, map[float64]uint64{.001: 1, .01: 2}}, Bytes: 4096}
+		},
+		Caches: func() []Cache { return []Cache{{"tokens", 10, 2, 5}, {"policies", 1, 1, 1}} },
+		Audit: func() Audit {
+			return Audit{Entries: 12, Syncs: Times{2, .001, map[float64]uint64{.001: 2}}, Checkpoint: time.Now().Add(-3 * time.Second)}
+		},
 		CertExpiry: func() time.Time { return time.Unix(2_000_000_000, 0) },
 	})
 	m.Begin()
@@ -33,7 +36,6 @@ func full() *Metrics {
 	m.Panicked()
 	m.AuditWritten(200*time.Microsecond, nil)
 	m.AuditWritten(0, errors.New("disk full"))
-	m.StorageSynced(time.Millisecond)
 	m.TokenCreated("service")
 	m.TokenLookedUp()
 	m.LoggedIn("userpass", true)
@@ -60,9 +62,9 @@ func TestEverythingIsShown(t *testing.T) {
 		`coffer_requests_in_flight 1`, `coffer_denied_requests_total{reason="policy"} 1`, `coffer_denied_requests_total{reason="bad_token"} 0`,
 		`coffer_secret_changes_total{kind="write"} 1`, `coffer_request_panics_total 1`,
 		`coffer_audit_write_duration_seconds_count 1`, `coffer_audit_failures_total 1`, `coffer_audit_checkpoint_age_seconds 3`,
-		`coffer_audit_entries 12`, `coffer_audit_size_bytes 3400`, `coffer_storage_sync_duration_seconds_count 1`,
-		`coffer_storage_commits_total 7`, `coffer_storage_conflicts_total 1`, `coffer_storage_syncs_total 3`, `coffer_storage_size_bytes 4096`,
-		`coffer_storage_watchers 2`, `coffer_cache_hits_total{cache="tokens"} 10`, `coffer_cache_misses_total{cache="tokens"} 2`,
+		`coffer_audit_entries 12`, `coffer_audit_sync_duration_seconds_count 2`, `coffer_storage_sync_duration_seconds_bucket{le="0.01"} 2`,
+		`coffer_storage_commits_total 7`, `coffer_storage_sync_duration_seconds_count 3`, `coffer_storage_size_bytes 4096`,
+		`coffer_cache_hits_total{cache="tokens"} 10`, `coffer_cache_misses_total{cache="tokens"} 2`,
 		`coffer_cache_entries{cache="policies"} 1`, `coffer_tokens_created_total{type="service"} 1`, `coffer_token_lookups_total 1`,
 		`coffer_logins_total{method="userpass",result="failure"} 1`, `coffer_unsealed 1`, `coffer_initialized 1`,
 		`vault_core_unsealed 1`, `vault_core_active 1`, `coffer_build_info{version="1.0.0"} 1`,

@@ -13,8 +13,7 @@ type Sources struct {
 	Seal       func() Seal           // state of the seal
 	Storage    func() Storage        // figures of the storage engine
 	Caches     func() []Cache        // each cache by name
-	Checkpoint func() (at time.Time) // the audit log's last signed checkpoint; zero when there is none yet
-	AuditSize  func() (entries, bytes uint64)
+	Audit      func() Audit          // figures of the audit log
 	CertExpiry func() (at time.Time) // of the listener's TLS certificate; zero when there is none
 }
 
@@ -23,11 +22,28 @@ type Seal struct{ Initialized, Unsealed, Active bool }
 
 // Storage is what a storage engine counted since it was opened.
 type Storage struct {
-	Commits   uint64
-	Conflicts uint64 // commits that had to run again
-	Syncs     uint64 // fsyncs, which commits share
-	Bytes     uint64 // on disk
-	Watchers  int
+	Commits uint64
+	Syncs   Times  // fsyncs, which commits share
+	Bytes   uint64 // on disk
+}
+
+// Audit is what the audit log counted since it was opened.
+type Audit struct {
+	Entries    uint64
+	Syncs      Times     // fsyncs, which entries share
+	Checkpoint time.Time // of the last signed checkpoint; zero when there is none yet
+}
+
+// Times counts how often something took how long.
+type Times struct {
+	Count  uint64
+	Sum    float64            // seconds
+	Counts map[float64]uint64 // how often it took no longer than each bound, in seconds
+}
+
+// sent is the times as Prometheus takes them.
+func (t Times) sent(d *prometheus.Desc) prometheus.Metric {
+	return prometheus.MustNewConstHistogram(d, t.Count, t.Sum, t.Counts)
 }
 
 // Cache is what a cache counted. Its name is one of a few fixed words.
@@ -45,11 +61,9 @@ var (
 	vaultUnsealed = prometheus.NewDesc("vault_core_unsealed", "Whether the server is unsealed, under Vault's name.", nil, nil)
 	vaultActive   = prometheus.NewDesc("vault_core_active", "Whether the server serves requests, under Vault's name.", nil, nil)
 
-	commits   = desc("storage_commits_total", "Transactions committed.")
-	conflicts = desc("storage_conflicts_total", "Transactions that ran again because another one was faster.")
-	syncs     = desc("storage_syncs_total", "Times the disk was made to sync; commits share them.")
-	size      = desc("storage_size_bytes", "Size of the storage on disk.")
-	watchers  = desc("storage_watchers", "Watches that are open.")
+	commits = desc("storage_commits_total", "Transactions committed.")
+	syncs   = desc("storage_sync_duration_seconds", "Time of each sync of the storage's log; commits share them.")
+	size    = desc("storage_size_bytes", "Size of the storage on disk.")
 
 	cacheHits    = desc("cache_hits_total", "Lookups that a cache answered.", "cache")
 	cacheMisses  = desc("cache_misses_total", "Lookups that a cache could not answer.", "cache")
@@ -57,7 +71,7 @@ var (
 
 	checkpointAge = desc("audit_checkpoint_age_seconds", "Time since the audit log was last signed.")
 	auditEntries  = desc("audit_entries", "Entries in the audit log.")
-	auditSize     = desc("audit_size_bytes", "Size of the audit log on disk.")
+	auditSyncs    = desc("audit_sync_duration_seconds", "Time of each sync of the audit log; entries share them.")
 	certExpiry    = desc("tls_certificate_expiry_timestamp_seconds", "When the listener's TLS certificate expires.")
 )
 
@@ -70,8 +84,8 @@ type pulled struct{ sources Sources }
 
 // Describe sends the descriptions of all that Collect may send.
 func (p *pulled) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{buildInfo, initialized, unsealed, vaultUnsealed, vaultActive, commits, conflicts, syncs, size, watchers,
-		cacheHits, cacheMisses, cacheEntries, checkpointAge, auditEntries, auditSize, certExpiry} {
+	for _, d := range []*prometheus.Desc{buildInfo, initialized, unsealed, vaultUnsealed, vaultActive, commits, syncs, size,
+		cacheHits, cacheMisses, cacheEntries, checkpointAge, auditEntries, auditSyncs, certExpiry} {
 		to <- d
 	}
 }
@@ -93,10 +107,8 @@ func (p *pulled) Collect(to chan<- prometheus.Metric) {
 	if p.sources.Storage != nil {
 		s := p.sources.Storage()
 		send(commits, counter, float64(s.Commits))
-		send(conflicts, counter, float64(s.Conflicts))
-		send(syncs, counter, float64(s.Syncs))
+		to <- s.Syncs.sent(syncs)
 		send(size, gauge, float64(s.Bytes))
-		send(watchers, gauge, float64(s.Watchers))
 	}
 	if p.sources.Caches != nil {
 		for _, c := range p.sources.Caches() {
@@ -105,15 +117,13 @@ func (p *pulled) Collect(to chan<- prometheus.Metric) {
 			send(cacheEntries, gauge, float64(c.Entries), c.Name)
 		}
 	}
-	if p.sources.Checkpoint != nil {
-		if at := p.sources.Checkpoint(); !at.IsZero() {
-			send(checkpointAge, gauge, time.Since(at).Seconds())
+	if p.sources.Audit != nil {
+		a := p.sources.Audit()
+		send(auditEntries, gauge, float64(a.Entries))
+		to <- a.Syncs.sent(auditSyncs)
+		if !a.Checkpoint.IsZero() {
+			send(checkpointAge, gauge, time.Since(a.Checkpoint).Seconds())
 		}
-	}
-	if p.sources.AuditSize != nil {
-		entries, bytes := p.sources.AuditSize()
-		send(auditEntries, gauge, float64(entries))
-		send(auditSize, gauge, float64(bytes))
 	}
 	if p.sources.CertExpiry != nil {
 		if at := p.sources.CertExpiry(); !at.IsZero() {
