@@ -67,7 +67,7 @@ func Kind(s *System) engine.Kind[struct{}, *System] {
 func Routes() []route.Route[*System] {
 	var all []route.Route[*System]
 	for _, some := range [][]route.Route[*System]{
-		sealRoutes, statusRoutes, mountRoutes, authRoutes, catalogRoutes, policyRoutes, wrappingRoutes, auditRoutes, infoRoutes, profileRoutes,
+		sealRoutes, statusRoutes, mountRoutes, authRoutes, catalogRoutes, policyRoutes, wrappingRoutes, auditRoutes, infoRoutes, profileRoutes, leaseRoutes,
 	} {
 		all = append(all, some...)
 	}

@@ -27,7 +27,7 @@ var wrappingRoutes = []route.Route[*System]{
 
 // Wrap is anything.
 type Wrap struct {
-	Body wire.Object `json:"body,whole" doc:"Any object."`
+	Body wire.Object `json:"body" body:"whole" doc:"Any object."`
 }
 
 // Wrapped is what was sent, before the gateway wraps it.
