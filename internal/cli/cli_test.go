@@ -3,11 +3,13 @@ package cli
 import (
 	"context"
 	"errors"
+	"net"
 	"os"
 	"os/exec"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -29,6 +31,8 @@ func TestMain(m *testing.M) {
 //	exits CODE COMMAND...   the command must end with this code
 //	blank stdout|stderr     it must have printed nothing
 //	server stop|start|seal  the script's server; it starts on another port
+//	port VAR                a free port of 127.0.0.1, for a server of its own
+//	eventually COMMAND...   tries again, for a while, until the command succeeds
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
@@ -46,7 +50,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"capture": capture, "exits": exits, "blank": blank, "server": serverOfScript,
+			"capture": capture, "exits": exits, "blank": blank, "server": serverOfScript, "port": port, "eventually": eventually,
 		},
 	})
 }
@@ -92,6 +96,31 @@ func blank(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	if text := ts.ReadFile(args[0]); (text == "") == neg {
 		ts.Fatalf("%s holds %q", args[0], text)
+	}
+}
+
+func port(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: port VAR")
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	ts.Check(err)
+	ts.Setenv(args[0], strconv.Itoa(l.Addr().(*net.TCPAddr).Port))
+	ts.Check(l.Close())
+}
+
+func eventually(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: eventually COMMAND...")
+	}
+	for start := time.Now(); ; time.Sleep(50 * time.Millisecond) {
+		err := ts.Exec(args[0], args[1:]...)
+		if err == nil {
+			return
+		}
+		if time.Since(start) > 30*time.Second {
+			ts.Fatalf("it does not succeed: %v", err)
+		}
 	}
 }
 

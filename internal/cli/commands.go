@@ -2,6 +2,7 @@ package cli
 
 import (
 	"net/url"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -17,33 +18,38 @@ func (s *shell) commands() []*cobra.Command {
 }
 
 // exactly refuses any other number of arguments.
-func exactly(n int) cobra.PositionalArgs {
-	return func(_ *cobra.Command, args []string) error {
-		if len(args) != n {
-			return usage("it takes %d arguments, not %d", n, len(args))
-		}
-		return nil
-	}
-}
+func exactly(n int) cobra.PositionalArgs { return arity(n, n) }
 
 // atLeast refuses fewer arguments.
-func atLeast(n int) cobra.PositionalArgs {
+func atLeast(n int) cobra.PositionalArgs { return arity(n, -1) }
+
+// atMost refuses more arguments.
+func atMost(n int) cobra.PositionalArgs { return arity(0, n) }
+
+// arity refuses fewer arguments than least, and more than most unless that is
+// negative.
+func arity(least, most int) cobra.PositionalArgs {
 	return func(_ *cobra.Command, args []string) error {
-		if len(args) < n {
-			return usage("it takes at least %d arguments, not %d", n, len(args))
+		n := len(args)
+		switch {
+		case n >= least && (n <= most || most < 0):
+			return nil
+		case most == 0:
+			return usage("it takes no arguments, and %q is one", args[0])
+		case least == most:
+			return usage("it takes %s, not %d", arguments(least), n)
+		case n < least:
+			return usage("it takes at least %s, not %d", arguments(least), n)
 		}
-		return nil
+		return usage("it takes at most %s, not %d", arguments(most), n)
 	}
 }
 
-// atMost refuses more arguments.
-func atMost(n int) cobra.PositionalArgs {
-	return func(_ *cobra.Command, args []string) error {
-		if len(args) > n {
-			return usage("it takes at most %d arguments, not %d", n, len(args))
-		}
-		return nil
+func arguments(n int) string {
+	if n == 1 {
+		return "1 argument"
 	}
+	return strconv.Itoa(n) + " arguments"
 }
 
 // queryOf reads name=value arguments of a request without a body.

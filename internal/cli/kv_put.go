@@ -60,9 +60,14 @@ better from files and standard input.`,
 	}
 	f.add(cmd)
 	only.add(cmd, "write only when this is the secret's version now; 0 means that there is none yet")
-	cmd.Flags().StringVar(&stage, "stage", "", "put the version under this label, and leave the active one as it is")
-	cmd.Flags().Lookup("stage").NoOptDefVal = client.Pending
+	addStage(cmd, &stage)
 	return cmd
+}
+
+// addStage adds the flag that puts a new version under a label.
+func addStage(cmd *cobra.Command, stage *string) {
+	cmd.Flags().StringVar(stage, "stage", "", "put the version under this label, and leave the active one as it is")
+	cmd.Flags().Lookup("stage").NoOptDefVal = client.Pending
 }
 
 // secretData reads the data of a secret behind its path.
@@ -81,7 +86,7 @@ func (s *shell) secretData(args []string) (map[string]json.RawMessage, error) {
 func (s *shell) kvPatchCommand() *cobra.Command {
 	var f kvFlags
 	var only cas
-	var method string
+	var method, stage string
 	var remove []string
 	cmd := &cobra.Command{
 		Use: "patch PATH DATA...", Args: atLeast(1), ValidArgsFunction: s.completeKV(&f),
@@ -92,7 +97,7 @@ version. DATA is written as in coffer kv put.
 The server merges, for which the token needs the capability patch. Where it has
 that not, or with -method=rw, the secret is read, changed and written here, only
 if nobody else wrote meanwhile; objects within it are then replaced, not merged.`,
-		Example: "  coffer kv patch secret/app/db password=@new.txt\n  coffer kv patch -remove-data=port secret/app/db",
+		Example: "  coffer kv patch secret/app/db password=@new.txt\n  coffer kv patch -remove-data=port secret/app/db\n  coffer kv patch -stage secret/app/db password=@next.txt",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var data map[string]json.RawMessage
 			if len(args) > 1 || len(remove) == 0 {
@@ -105,11 +110,12 @@ if nobody else wrote meanwhile; objects within it are then replaced, not merged.
 			if err != nil {
 				return err
 			}
-			return s.patchSecret(cmd.Context(), p, method, merge(data, remove), only.value())
+			return s.patchSecret(cmd.Context(), p, method, kvWrite{merge(data, remove), kvOptions{only.value(), stage}})
 		},
 	}
 	f.add(cmd)
 	only.add(cmd, "change only when this is the secret's version now")
+	addStage(cmd, &stage)
 	cmd.Flags().StringVar(&method, "method", "", "patch: the server merges; rw: read, merge here and write; without it patch, then rw")
 	cmd.Flags().StringArrayVar(&remove, "remove-data", nil, "remove this member; may be given several times")
 	return cmd
@@ -127,13 +133,12 @@ func merge(set map[string]json.RawMessage, remove []string) map[string]json.RawM
 	return out
 }
 
-func (s *shell) patchSecret(ctx context.Context, p kvPath, method string, patch map[string]json.RawMessage, only *int64) error {
+func (s *shell) patchSecret(ctx context.Context, p kvPath, method string, patch kvWrite) error {
 	if method != "" && method != "patch" && method != "rw" {
 		return usage("-method is patch or rw, not %q", method)
 	}
 	if method != "rw" {
-		body := kvWrite{patch, kvOptions{CAS: only}}
-		answer, err := s.do(ctx, client.Request{Method: "PATCH", Path: p.at("data"), Body: body})
+		answer, err := s.do(ctx, client.Request{Method: "PATCH", Path: p.at("data"), Body: patch})
 		if err == nil {
 			return s.written(answer, p, "data")
 		}
@@ -142,11 +147,11 @@ func (s *shell) patchSecret(ctx context.Context, p kvPath, method string, patch 
 		}
 		s.warn("the token may not patch %s; it is read, changed and written instead", p)
 	}
-	return s.rewriteSecret(ctx, p, patch, only)
+	return s.rewriteSecret(ctx, p, patch)
 }
 
 // rewriteSecret patches a secret by reading and writing it.
-func (s *shell) rewriteSecret(ctx context.Context, p kvPath, patch map[string]json.RawMessage, only *int64) error {
+func (s *shell) rewriteSecret(ctx context.Context, p kvPath, patch kvWrite) error {
 	answer, err := s.do(ctx, client.Request{Path: p.at("data"), WrapTTL: -1})
 	if err != nil {
 		return err
@@ -163,17 +168,17 @@ func (s *shell) rewriteSecret(ctx context.Context, p kvPath, patch map[string]js
 	if now.Data == nil {
 		return &exit{exitRefused, fmt.Errorf("%s has no data to change", p)}
 	}
-	for name, value := range patch {
+	for name, value := range patch.Data {
 		if string(value) == "null" {
 			delete(now.Data, name)
 		} else {
 			now.Data[name] = value
 		}
 	}
-	if only == nil {
-		only = &now.Metadata.Version
+	if patch.Data = now.Data; patch.Options.CAS == nil {
+		patch.Options.CAS = &now.Metadata.Version
 	}
-	answer, err = s.do(ctx, client.Request{Method: "POST", Path: p.at("data"), Body: kvWrite{now.Data, kvOptions{CAS: only}}})
+	answer, err = s.do(ctx, client.Request{Method: "POST", Path: p.at("data"), Body: patch})
 	if err != nil {
 		return err
 	}

@@ -51,6 +51,11 @@ read only the path is told, and only where nothing but the path was asked about.
 					break
 				}
 			}
+			if !out.begun && len(out.rows) == 0 {
+				if err := s.say("Nothing was found."); err != nil {
+					return err
+				}
+			}
 			return out.close()
 		},
 	}

@@ -62,29 +62,47 @@ func (s *shell) loginToken(ctx context.Context, f *loginFlags, args []string) er
 	if err != nil {
 		return err
 	}
-	var about tokenAuth
-	if err := answer.Decode(&about); err != nil {
+	checked, err := asLogin(answer, token)
+	if err != nil {
 		return err
 	}
-	about.Token = token
-	return s.loggedIn(f, token, func() error {
-		return s.value(about, func() error {
-			return s.table(keyValue, [][]string{
-				{"token", token}, {"token_accessor", about.Accessor}, {"token_duration", duration(about.TTL)},
-				{"token_renewable", fmt.Sprint(about.Renewable)}, {"token_policies", fmt.Sprint(about.Policies)},
-			})
-		})
-	})
+	return s.loggedIn(f, token, func() error { return s.show(checked) })
 }
 
-// tokenAuth is what is shown of a token that was checked: what is known of it,
-// in the names of a login's answer.
-type tokenAuth struct {
-	Token     string          `json:"token"`
-	Accessor  string          `json:"accessor"`
-	TTL       json.RawMessage `json:"ttl"`
-	Renewable bool            `json:"renewable"`
-	Policies  []string        `json:"policies"`
+// asLogin turns what is known of a token into the answer that a login with it
+// would get, so that both are shown alike.
+func asLogin(lookup *client.Response, token string) (*client.Response, error) {
+	var about client.TokenInfo
+	if err := lookup.Decode(&about); err != nil {
+		return nil, err
+	}
+	var login struct {
+		RequestID string     `json:"request_id"`
+		Auth      loginShown `json:"auth"`
+	}
+	login.RequestID = lookup.RequestID
+	login.Auth = loginShown{
+		Token: token, Accessor: about.Accessor, TTL: about.TTL, Renewable: about.Renewable, Metadata: about.Meta, Type: about.Type,
+		TokenPolicies: about.Policies, IdentityPolicies: about.IdentityPolicies, Policies: append(about.Policies, about.IdentityPolicies...),
+	}
+	body, err := json.Marshal(login)
+	if err != nil {
+		return nil, err
+	}
+	return &client.Response{RequestID: lookup.RequestID, Auth: &client.Auth{}, Body: body}, nil
+}
+
+// loginShown is a login's answer with the token in it.
+type loginShown struct {
+	Token            string            `json:"client_token"`
+	Accessor         string            `json:"accessor"`
+	Policies         []string          `json:"policies"`
+	TokenPolicies    []string          `json:"token_policies"`
+	IdentityPolicies []string          `json:"identity_policies,omitempty"`
+	Metadata         map[string]string `json:"metadata"`
+	TTL              client.Seconds    `json:"lease_duration"`
+	Renewable        bool              `json:"renewable"`
+	Type             string            `json:"token_type"`
 }
 
 // tokenToKeep returns the token of the arguments, or asks for it.

@@ -35,6 +35,9 @@ func (s *shell) checkFormat() error {
 // show prints an answer of the server: one field, the whole in JSON or YAML, or
 // a table for people.
 func (s *shell) show(r *client.Response) error {
+	if r.RequestID == "" && !bytes.HasPrefix(bytes.TrimSpace(r.Body), []byte("{")) {
+		return s.plain(r.Body)
+	}
 	f, err := fieldsOf(r)
 	if err != nil {
 		return err
@@ -49,6 +52,18 @@ func (s *shell) show(r *client.Response) error {
 		return s.names(keys)
 	}
 	return s.table([]string{"Key", "Value"}, f.rows())
+}
+
+// plain prints an answer that is no JSON object, such as a certificate.
+func (s *shell) plain(text []byte) error {
+	if s.global.field != "" || s.format() != "table" {
+		return &exit{exitLocal, fmt.Errorf("the answer is plain text, which has no fields and no other format")}
+	}
+	if s.Terminal {
+		text = []byte(printableLines(string(text)))
+	}
+	_, err := s.Stdout.Write(text)
+	return err
 }
 
 // showFieldOf prints the field that was asked for; besides those of the table

@@ -26,7 +26,7 @@ type serverFlags struct {
 func (s *shell) serverCommand() *cobra.Command {
 	var f serverFlags
 	cmd := &cobra.Command{
-		Use: "server", GroupID: "server", Args: cobra.NoArgs,
+		Use: "server", GroupID: "server", Args: exactly(0),
 		Short: "Run a server.",
 		Long: `Run a server until it is told to stop with SIGINT or SIGTERM; requests under way
 are finished first. SIGHUP reads certificates anew and reopens the log file.
@@ -148,7 +148,7 @@ seal "keyfile" {}
 func (s *shell) quickstartCommand() *cobra.Command {
 	var data, address string
 	cmd := &cobra.Command{
-		Use: "quickstart", GroupID: "server", Args: cobra.NoArgs,
+		Use: "quickstart", GroupID: "server", Args: exactly(0),
 		Short: "Set a server up in a directory, and run it.",
 		Long: `Set a server up in a directory, the first time, and run it: TLS with a private
 authority, opened by a key file, secret/ as kv version 2. Everything is kept; run

@@ -222,7 +222,7 @@ type ofPaths struct {
 func (s *shell) tokenCapabilitiesCommand() *cobra.Command {
 	var accessor bool
 	cmd := &cobra.Command{
-		Use: "capabilities [TOKEN | -] PATH", Args: cobra.RangeArgs(1, 2),
+		Use: "capabilities [TOKEN | -] PATH", Args: arity(1, 2),
 		Short:   "Show what a token may do at a path, the one that is used unless another is named.",
 		Example: "  coffer token capabilities secret/data/app/db\n  coffer token capabilities - secret/data/app/db <token.txt",
 		RunE: func(cmd *cobra.Command, args []string) error {
