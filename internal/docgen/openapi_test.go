@@ -49,7 +49,7 @@ type bare struct {
 }
 
 type whole struct {
-	Body wire.Object `json:"body,whole" doc:"Any object."`
+	Body wire.Object `json:"body" body:"whole" doc:"Any object."`
 }
 
 func (*box) do(context.Context, route.Caller, request) (answer, error)     { return answer{}, nil }

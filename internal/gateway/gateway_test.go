@@ -20,6 +20,7 @@ import (
 	"github.com/cofferhq/coffer/internal/engine"
 	"github.com/cofferhq/coffer/internal/fault"
 	"github.com/cofferhq/coffer/internal/mount"
+	"github.com/cofferhq/coffer/internal/policy"
 	"github.com/cofferhq/coffer/internal/policy/policystore"
 	"github.com/cofferhq/coffer/internal/route"
 	"github.com/cofferhq/coffer/internal/storage"
@@ -69,7 +70,8 @@ func (j *jar) exists(ctx context.Context, in jarPath) (bool, error) {
 }
 
 func (j *jar) can(_ context.Context, by route.Caller, in jarPath) (jarText, error) {
-	return jarText{Text: wire.Secret(fmt.Sprint(by.Can(4|2, in.Path)))}, nil
+	text := fmt.Sprint(by.Can(policy.Read, in.Path), by.Can(policy.Update, in.Path))
+	return jarText{Text: wire.Secret(text)}, nil
 }
 
 func (j *jar) login(_ context.Context, _ route.Caller, in jarPath) (auth.Login, error) {
@@ -87,6 +89,7 @@ var jarKind = engine.Kind[struct{}, *jar]{
 	Routes: []route.Route[*jar]{
 		route.New("GET", "data/{path...}", "Read a text.", (*jar).read, route.Spelled("{path...}", 0)),
 		route.New("POST", "data/{path...}", "Write a text.", (*jar).write, route.Spelled("{path...}", 0), route.ExistsBy((*jar).exists)),
+		route.New("GET", "can/{path...}", "Say whether the caller may read and update a wire path.", (*jar).can),
 		route.New("GET", "sudo/{path...}", "Read a text with sudo.", (*jar).read, route.Sudo()),
 	},
 }
@@ -125,8 +128,11 @@ func newFixture(t testing.TB) *fixture {
 	t.Cleanup(mounts.Close)
 	policies := policystore.New(b)
 	must(t, policies.Seed(ctx))
+	cache := barrier.NewCache(b, "core/tokens/"+token.Prefix, 100, token.Decode)
+	follow(t, cache.Run)
+	follow(t, policies.Run)
 	tokens, err := token.NewStore(ctx, token.Options{
-		Storage:  storage.Sub(b, "core/tokens/"),
+		Storage: storage.Sub(b, "core/tokens/"), Cache: cache, CachePrefix: "core/tokens/",
 		Defaults: func() (time.Duration, time.Duration) { return time.Hour, 24 * time.Hour },
 	})
 	must(t, err)
@@ -147,6 +153,20 @@ func newFixture(t testing.TB) *fixture {
 	_, err = policies.Put(ctx, "writer", `path "secret/data/app/*" { capabilities = ["create"] }`)
 	must(t, err)
 	return f
+}
+
+// follow runs background work until the test ends.
+func follow(t testing.TB, run func(context.Context) error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = run(ctx)
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-done
+	})
 }
 
 func must(t testing.TB, err error) {
@@ -445,6 +465,25 @@ func TestHelpNeedsAToken(t *testing.T) {
 	status, out := f.ask(t, nobody, "GET", "secret/data/x", "", help)
 	if status != 200 || !strings.Contains(fmt.Sprint(out["help"]), "Read a text.") {
 		t.Errorf("%d %v", status, out)
+	}
+}
+
+func TestEnginesMayAskWhatTheirCallerMayDo(t *testing.T) {
+	f := newFixture(t)
+	asker := f.token(t, token.Request{Policies: []string{"asker", "reader"}})
+	root := f.services.Load()
+	_, err := root.Policies.Put(t.Context(), "asker", `path "secret/can/*" { capabilities = ["read"] }`)
+	must(t, err)
+	for path, want := range map[string]string{
+		"secret/data/app/db": "true false", // the reader's rule is written without data/
+		"secret/data/other":  "false false", "nowhere/x": "false false",
+	} {
+		if _, out := f.ask(t, asker, "GET", "secret/can/"+path, ""); fmt.Sprint(out["data"]) != "map[text:"+want+"]" {
+			t.Errorf("%s: %v, want %s", path, out, want)
+		}
+	}
+	if _, out := f.ask(t, f.root, "GET", "secret/can/secret/data/other", ""); fmt.Sprint(out["data"]) != "map[text:true true]" {
+		t.Errorf("root may not: %v", out)
 	}
 }
 

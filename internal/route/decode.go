@@ -61,9 +61,9 @@ func plan(t reflect.Type, pattern string) []field {
 			if !ok || name == "-" {
 				continue
 			}
-			name, options, _ := strings.Cut(name, ",")
-			f := field{index: sf.Index, resets: options == "resets"}
-			f.Field = Field{Name: name, In: in, Doc: sf.Tag.Get("doc"), Type: sf.Type, Whole: in == "json" && options == "whole"}
+			how := sf.Tag.Get("body")
+			f := field{index: sf.Index, resets: how == "resets"}
+			f.Field = Field{Name: name, In: in, Doc: sf.Tag.Get("doc"), Type: sf.Type, Whole: how == "whole"}
 			fields = append(fields, f)
 		}
 	}

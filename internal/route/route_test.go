@@ -30,7 +30,7 @@ type oneName struct {
 
 type whole struct {
 	Path string      `path:"path"`
-	Body wire.Object `json:"body,whole"`
+	Body wire.Object `json:"body" body:"whole"`
 }
 
 func (*box) any(context.Context, Caller, anyPath) (Empty, error)  { return Empty{}, nil }

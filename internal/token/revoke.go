@@ -75,9 +75,6 @@ func (s *Store) stir(err error) {
 	}
 }
 
-// removeKeys is how many keys remove writes at most.
-const removeKeys = 6
-
 // remove deletes a token's rows and notes that what hangs below it is to be
 // removed. The token and all below it do not hold from this commit on.
 func remove(t storage.Txn, tok *Token) error {

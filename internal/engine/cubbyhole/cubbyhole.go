@@ -62,7 +62,7 @@ type ListRequest struct {
 // WriteRequest is a value: the whole body.
 type WriteRequest struct {
 	Path string      `path:"path" doc:"Path of the value."`
-	Data wire.Object `json:"data,whole" doc:"The value: the whole body, any JSON object that is not empty."`
+	Data wire.Object `json:"data" body:"whole" doc:"The value: the whole body, any JSON object that is not empty."`
 }
 
 // Response is a value as it was written.

@@ -16,15 +16,15 @@ import (
 // sent stays as it is, and null takes it back to its default.
 type Settings struct {
 	Path         string        `path:"path" doc:"Path of the secret."`
-	MaxVersions  *wire.Int     `json:"max_versions,resets" doc:"How many versions are kept; 0 is the mount's number, at most 1000."`
-	CASRequired  *wire.Bool    `json:"cas_required,resets" doc:"Whether every write must carry options.cas."`
-	DeleteAfter  *wire.Seconds `json:"delete_version_after,resets" doc:"How long after it is written a version answers as deleted; 0 is the mount's time."`
-	DestroyAfter *wire.Seconds `json:"destroy_deleted_after,resets" doc:"How long after its deletion a version's data is destroyed for good; 0 is the mount's time."`
-	Owner        *string       `json:"owner,resets" doc:"Who answers for the secret."`
-	Description  *string       `json:"description,resets" doc:"What it is for."`
-	Kind         *string       `json:"kind,resets" doc:"What it is, for example database-password or api-key."`
-	Expires      *wire.Time    `json:"expires_at,resets" doc:"When it stops being good; empty for never."`
-	Expiry       *string       `json:"expiry,resets" doc:"What a read after expires_at does: warn (the default), or enforce, which answers as if it were deleted."`
+	MaxVersions  *wire.Int     `json:"max_versions" body:"resets" doc:"How many versions are kept; 0 is the mount's number, at most 1000."`
+	CASRequired  *wire.Bool    `json:"cas_required" body:"resets" doc:"Whether every write must carry options.cas."`
+	DeleteAfter  *wire.Seconds `json:"delete_version_after" body:"resets" doc:"How long after it is written a version answers as deleted; 0 is the mount's time."`
+	DestroyAfter *wire.Seconds `json:"destroy_deleted_after" body:"resets" doc:"How long after its deletion a version's data is destroyed for good; 0 is the mount's time."`
+	Owner        *string       `json:"owner" body:"resets" doc:"Who answers for the secret."`
+	Description  *string       `json:"description" body:"resets" doc:"What it is for."`
+	Kind         *string       `json:"kind" body:"resets" doc:"What it is, for example database-password or api-key."`
+	Expires      *wire.Time    `json:"expires_at" body:"resets" doc:"When it stops being good; empty for never."`
+	Expiry       *string       `json:"expiry" body:"resets" doc:"What a read after expires_at does: warn (the default), or enforce, which answers as if it were deleted."`
 }
 
 // MetadataRequest sets what is kept about a secret.

@@ -18,7 +18,7 @@ import (
 // SingleRequest is the value of a path: the whole body.
 type SingleRequest struct {
 	Path string      `path:"path" doc:"Path of the secret."`
-	Data wire.Object `json:"data,whole" doc:"The secret: the whole body, any JSON object that is not empty."`
+	Data wire.Object `json:"data" body:"whole" doc:"The secret: the whole body, any JSON object that is not empty."`
 }
 
 // SingleResponse is the value of a path, as it was written.
