@@ -64,6 +64,11 @@ type Tune struct {
 	Headers     *wire.Strings  `json:"allowed_response_headers" doc:"Accepted for Vault's clients; engines set no headers."`
 	NoCache     *wire.Bool     `json:"force_no_cache" doc:"Accepted for Vault's clients; caches here are never stale."`
 	PluginVer   string         `json:"plugin_version" doc:"Accepted for Vault's clients; kinds are built in."`
+	Keys        wire.Strings   `json:"allowed_managed_keys" doc:"Accepted for Vault's clients."`
+	Delegated   wire.Strings   `json:"delegated_auth_accessors" doc:"Accepted for Vault's clients."`
+	Identity    string         `json:"identity_token_key" doc:"Accepted for Vault's clients."`
+	TrimSlashes wire.Bool      `json:"trim_request_trailing_slashes" doc:"Accepted for Vault's clients."`
+	Pinned      wire.Bool      `json:"override_pinned_version" doc:"Accepted for Vault's clients; kinds are built in."`
 }
 
 // check refuses what a mount of the class cannot be told.
