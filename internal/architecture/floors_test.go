@@ -4,7 +4,9 @@ package architecture
 
 import (
 	"encoding/json"
+	"os"
 	"os/exec"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -84,6 +86,35 @@ func TestFloors(t *testing.T) {
 	}
 	if seen < 10 {
 		t.Fatalf("only %d packages were looked at", seen)
+	}
+}
+
+// TestEveryPackageIsDescribed holds the table in docs/architecture.md to the
+// tree, both ways.
+func TestEveryPackageIsDescribed(t *testing.T) {
+	out, err := exec.Command("go", "list", module+"...").Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	text, err := os.ReadFile("../../docs/architecture.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	described := map[string]bool{}
+	for _, row := range regexp.MustCompile("(?m)^\\| `([a-z0-9/]+)` \\| [^|]").FindAllSubmatch(text, -1) {
+		described[string(row[1])] = true
+	}
+	for path := range strings.FieldsSeq(string(out)) {
+		name := strings.TrimPrefix(path, module)
+		if !described[name] && !strings.HasPrefix(name, "test/") {
+			t.Errorf("docs/architecture.md has no row for %s", name)
+		}
+		delete(described, name)
+	}
+	for name := range described {
+		if _, err := os.Stat("../../" + name); err != nil {
+			t.Errorf("docs/architecture.md describes %s, which is not there", name)
+		}
 	}
 }
 
