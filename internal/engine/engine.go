@@ -46,7 +46,7 @@ type Env struct {
 	// where it can, one row by itself: rows that must agree are read in one View.
 	// The row is shared and must not be changed.
 	Recent func(ctx context.Context, key string) ([]byte, error)
-	Log     *slog.Logger
+	Log    *slog.Logger
 	// Fingerprint is a keyed digest under a key of this mount, by which a value
 	// is named where it must not stand.
 	Fingerprint func(value []byte) string
