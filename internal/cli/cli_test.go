@@ -38,6 +38,8 @@ func TestScripts(t *testing.T) {
 		Dir: "testdata/script",
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("HOME", env.WorkDir)
+			// The race detector makes every program wait for a second at its end.
+			env.Setenv("GORACE", os.Getenv("GORACE")+" atexit_sleep_ms=0")
 			tb := env.T().(testing.TB)
 			_, name, _ := strings.Cut(tb.Name(), "/")
 			if !strings.HasPrefix(name, "bare_") {
