@@ -124,7 +124,10 @@ Never put it where it matters.
 	if dev := server.Dev(); dev.NoStoreToken || s.Home == "" {
 		return nil
 	}
-	return s.storeToken(root)
+	if err := s.storeToken(root); err != nil {
+		s.warn("%v", err)
+	}
+	return nil
 }
 
 // quickstart is the file that `coffer quickstart` writes and then reads.
