@@ -104,7 +104,7 @@ func New(env Env) *cobra.Command {
 	root.SetErr(env.Stderr)
 	root.SetVersionTemplate("coffer {{.Version}}\n")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &misuse{err} })
-	root.CompletionOptions.HiddenDefaultCmd = false
+	root.SetUsageFunc(printUsage)
 	for _, group := range []*cobra.Group{
 		{ID: "secrets", Title: "Secrets:"}, {ID: "access", Title: "Access:"}, {ID: "server", Title: "Server:"},
 	} {

@@ -66,7 +66,10 @@ func fieldsOf(r *client.Response) (*fields, error) {
 	for name := range raw {
 		names = append(names, name)
 	}
-	slices.SortFunc(names, byWeight)
+	slices.Sort(names)
+	if r.WrapInfo != nil || r.Auth != nil {
+		slices.SortStableFunc(names, byWeight)
+	}
 	for _, name := range names {
 		if name == "metadata" && r.Auth != nil && r.WrapInfo == nil {
 			out.addMeta(raw[name])
@@ -93,15 +96,12 @@ func (f *fields) addMeta(value json.RawMessage) {
 	}
 }
 
-// byWeight sorts names, what is looked for first in front.
+// byWeight puts what is looked for first in a login or a wrapping in front.
 func byWeight(a, b string) int {
 	weight := func(name string) int {
 		return slices.Index([]string{"metadata", "policies", "identity_policies", "token_policies", "renewable", "lease_duration", "accessor", "client_token", "token"}, name)
 	}
-	if d := weight(b) - weight(a); d != 0 {
-		return d
-	}
-	return strings.Compare(a, b)
+	return weight(b) - weight(a)
 }
 
 func plainName(name string) string { return name }

@@ -59,6 +59,9 @@ func (s *shell) kvPath(ctx context.Context, f *kvFlags, arg string) (kvPath, err
 		whole = strings.Trim(f.mount, "/") + "/" + whole
 	}
 	answer, err := s.do(ctx, client.Request{Path: "sys/internal/ui/mounts/" + strings.Trim(whole, "/"), WrapTTL: -1})
+	if client.IsDenied(err) {
+		return kvPath{}, fmt.Errorf("no mount that the token may use holds %s; coffer login names another token, coffer secrets list the mounts: %w", whole, err)
+	}
 	if err != nil {
 		return kvPath{}, err
 	}

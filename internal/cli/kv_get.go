@@ -36,6 +36,9 @@ printed, and the exit code is 2.`,
 				return err
 			}
 			answer, err := s.do(cmd.Context(), client.Request{Path: p.at("data"), Query: query})
+			if client.IsNotFound(err) && answer.Data == nil {
+				return missing(p, query, err)
+			}
 			return s.showSecret(p, answer, err)
 		},
 	}
@@ -61,6 +64,20 @@ func whichVersion(p kvPath, version int64, label string) (url.Values, error) {
 		query.Set("label", label)
 	}
 	return query, nil
+}
+
+// missing says what it is that is not there.
+func missing(p kvPath, query url.Values, err error) error {
+	var what string
+	switch {
+	case query.Has("version"):
+		what = fmt.Sprintf("%s has no version %s; coffer kv history %s shows those it has", p, query.Get("version"), p)
+	case query.Has("label"):
+		what = fmt.Sprintf("%s has no version under the label %s; coffer kv label list %s shows its labels", p, query.Get("label"), p)
+	default:
+		what = fmt.Sprintf("there is no secret %s; coffer kv list shows what there is", p)
+	}
+	return fmt.Errorf("%s: %w", what, err)
 }
 
 // showSecret prints a secret with what is known of its version. refusal stands
