@@ -58,6 +58,23 @@ func (s *shell) completePath(cmd *cobra.Command, args []string, word string) ([]
 	return matching(s.someNames(ctx, folder), folder, word)
 }
 
+// completeMounts completes the flag -mount of all commands below one.
+func (s *shell) completeMounts(cmd *cobra.Command) *cobra.Command {
+	for _, sub := range cmd.Commands() {
+		s.completeMounts(sub)
+	}
+	if cmd.Flags().Lookup("mount") != nil {
+		_ = cmd.RegisterFlagCompletionFunc("mount", s.completeMount) // it fails where there is no such flag
+	}
+	return cmd
+}
+
+func (s *shell) completeMount(cmd *cobra.Command, _ []string, word string) ([]string, cobra.ShellCompDirective) {
+	ctx, cancel := context.WithTimeout(cmd.Context(), completeTime)
+	defer cancel()
+	return matching(s.mountNames(ctx), "", word)
+}
+
 // matching returns the names in a folder that a word may become. The shell sets
 // no space behind, for the path may go on.
 func matching(names []string, folder, word string) ([]string, cobra.ShellCompDirective) {

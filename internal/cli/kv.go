@@ -12,7 +12,7 @@ import (
 )
 
 func (s *shell) kvCommand() *cobra.Command {
-	return group("secrets", "kv", "Read, write and describe secrets.",
+	return s.completeMounts(group("secrets", "kv", "Read, write and describe secrets.",
 		s.kvGetCommand(), s.kvPutCommand(), s.kvPatchCommand(), s.kvListCommand(), s.kvSearchCommand(),
 		s.kvDeleteCommand(), s.kvUndeleteCommand(), s.kvDestroyCommand(),
 		s.kvPromoteCommand(), s.kvRollbackCommand(), s.kvHistoryCommand(),
@@ -21,7 +21,7 @@ func (s *shell) kvCommand() *cobra.Command {
 		group("", "metadata", "Read and change what is kept about a secret.",
 			s.kvMetadataGetCommand(), s.kvMetadataPutCommand(), s.kvMetadataPatchCommand(), s.kvMetadataDeleteCommand()),
 		s.kvEnableVersioningCommand(),
-	)
+	))
 }
 
 // kvFlags are those that every kv command takes.
