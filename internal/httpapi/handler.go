@@ -112,6 +112,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	var req gateway.Request
 	status := h.read(w, r, &req)
+	identified(w.Header(), r.Header, &req)
 	if req.Problem != nil {
 		leave(w, r)
 	}

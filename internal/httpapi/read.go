@@ -182,12 +182,18 @@ func parseRemote(addr string) (netip.AddrPort, error) {
 	return netip.AddrPortFrom(peer.Addr().Unmap(), peer.Port()), nil
 }
 
+// correlations are the headers in which clients send an id of their own; the
+// first one there counts.
+var correlations = [...]string{"X-Correlation-Id", "X-Request-Id"}
+
 // correlation returns the client's own id of the request, "" when it sends none
 // or one that should not stand in a log.
 func correlation(header http.Header) string {
-	id := first(header, "X-Correlation-Id")
-	if id == "" {
-		id = first(header, "X-Request-Id")
+	id := ""
+	for _, name := range correlations {
+		if id = first(header, name); id != "" {
+			break
+		}
 	}
 	if len(id) > maxCorrelation {
 		return ""
@@ -198,6 +204,25 @@ func correlation(header http.Header) string {
 		}
 	}
 	return id
+}
+
+// identified answers by which ids the request is found in the audit log: the
+// server's own, which answers without a body have nowhere else, and the
+// client's, where they were taken over, as it sent them.
+func identified(answer, asked http.Header, req *gateway.Request) {
+	answer["X-Coffer-Request-Id"] = []string{req.ID}
+	if req.Traceparent != "" {
+		answer["Traceparent"] = []string{req.Traceparent}
+	}
+	if req.Correlation == "" {
+		return
+	}
+	for _, name := range correlations {
+		if first(asked, name) == req.Correlation {
+			answer[name] = []string{req.Correlation}
+			return
+		}
+	}
 }
 
 // traceparent returns a W3C traceparent (https://www.w3.org/TR/trace-context/)

@@ -73,8 +73,7 @@ func Open(ctx context.Context, part storage.Engine, log *audit.Log, origin strin
 	}
 	private := ed25519.NewKeyFromSeed(seed)
 	s.public = private.Public().(ed25519.PublicKey)
-	lost, err := s.check(ctx, acceptLoss)
-	if err != nil {
+	if err := s.check(ctx, acceptLoss); err != nil {
 		return nil, err
 	}
 	signer, err := audit.NewSigner(origin, private)
@@ -93,10 +92,9 @@ func Open(ctx context.Context, part storage.Engine, log *audit.Log, origin strin
 		}
 	}
 	log.SetSigner(signer)
-	if lost {
-		// So that what was accepted is accepted once.
-		s.settle(ctx)
-	}
+	// What a crash left unsigned is signed before anything is added to it, and a
+	// loss that was accepted is accepted once.
+	s.settle(ctx)
 	return s, nil
 }
 
@@ -156,33 +154,32 @@ func (s *Store) keys(ctx context.Context) (seed []byte, err error) {
 	})
 }
 
-// check holds the log against the stored checkpoint and reports whether a loss
-// was accepted.
-func (s *Store) check(ctx context.Context, acceptLoss uint64) (lost bool, err error) {
+// check holds the log against the stored checkpoint.
+func (s *Store) check(ctx context.Context, acceptLoss uint64) error {
 	var stored []byte
-	err = s.storage.View(ctx, func(r storage.Reader) (err error) {
+	err := s.storage.View(ctx, func(r storage.Reader) (err error) {
 		stored, err = r.Get(checkpointRow)
 		return err
 	})
 	if errors.Is(err, storage.ErrNotFound) {
-		return false, nil
+		return nil
 	}
 	if err != nil {
-		return false, err
+		return err
 	}
 	c, err := s.parse(stored)
 	if err != nil {
-		return false, fmt.Errorf("the stored checkpoint: %w", err)
+		return fmt.Errorf("the stored checkpoint: %w", err)
 	}
 	err = s.log.CheckAgainst(c)
 	switch {
 	case err == nil:
-		return false, nil
+		return nil
 	case acceptLoss != c.Size:
-		return false, fmt.Errorf("%w; bring the log's files back, or, to go on without what is missing, set accept_loss = %d in the audit block", err, c.Size)
+		return fmt.Errorf("%w; bring the log's files back, or, to go on without what is missing, set accept_loss = %d in the audit block", err, c.Size)
 	}
 	s.slog.Error("the audit log does not reach its newest checkpoint, and the loss is accepted by configuration", "checkpoint_size", c.Size, "error", err)
-	return true, s.log.Append(ctx, &audit.Entry{
+	return s.log.Append(ctx, &audit.Entry{
 		Type: audit.Event, Event: "loss-accepted",
 		Error: fmt.Sprintf("the log does not reach the checkpoint of %d entries of %s with root %s; an operator accepted that", c.Size, c.Origin, c.Root),
 	})

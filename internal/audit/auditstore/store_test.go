@@ -197,6 +197,27 @@ func TestTheNewestCheckpointIsStored(t *testing.T) {
 	mustStart(t, dir, rows)
 }
 
+// A server that dies soon after every start signs its log all the same.
+func TestWhatACrashLeftUnsignedIsSignedAtOnce(t *testing.T) {
+	log, err := audit.Open(t.TempDir(), audit.Options{Origin: origin, CheckpointEvery: time.Hour, Reserve: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	if err := log.Append(t.Context(), &audit.Entry{Type: audit.Event, Event: "started"}); err != nil {
+		t.Fatal(err)
+	}
+	rows := memory.New()
+	s, err := auditstore.Open(t.Context(), rows, log, origin, 0, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if signed, kept := log.LastCheckpoint().Size, stored(t, rows).Size; signed != 1 || kept != 1 {
+		t.Errorf("of 1 entry %d are signed and %d are covered by the stored checkpoint", signed, kept)
+	}
+}
+
 func TestALogThatLostEntriesIsRefused(t *testing.T) {
 	older, foreign := t.TempDir(), t.TempDir()
 	for name, harm := range map[string]struct {
