@@ -2,7 +2,7 @@ package cli
 
 import (
 	"encoding/json"
-	"fmt"
+	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -37,6 +37,9 @@ func (f *fields) rows() [][]string {
 	return out
 }
 
+// errAnswer says nothing of what the answer holds, which may be a secret.
+var errAnswer = errors.New("the server's answer is not what this program expects; are they of the same version?")
+
 // fieldsOf returns what a table shows of an answer: of a wrapping or a login
 // their own fields, else the lease's and the data's.
 func fieldsOf(r *client.Response) (*fields, error) {
@@ -60,7 +63,7 @@ func fieldsOf(r *client.Response) (*fields, error) {
 	}
 	raw := map[string]json.RawMessage{}
 	if err := json.Unmarshal(from, &raw); err != nil {
-		return nil, fmt.Errorf("the server's answer is not what was expected: %w", err)
+		return nil, errAnswer
 	}
 	names := make([]string, 0, len(raw))
 	for name := range raw {

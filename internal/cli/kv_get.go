@@ -125,7 +125,7 @@ func (s *shell) showSecret(p kvPath, answer *client.Response, refusal error) err
 func (s *shell) secretField(data json.RawMessage) error {
 	members := map[string]json.RawMessage{}
 	if err := json.Unmarshal(data, &members); err != nil {
-		return fmt.Errorf("the server's answer is not what was expected: %w", err)
+		return errAnswer
 	}
 	if _, ok := members["data"]; !ok {
 		members["data"] = data
@@ -164,7 +164,7 @@ func (s *shell) secretTables(p kvPath, metadata, data json.RawMessage) error {
 func memberRows(object json.RawMessage) ([][]string, error) {
 	members := map[string]json.RawMessage{}
 	if err := json.Unmarshal(object, &members); err != nil {
-		return nil, fmt.Errorf("the server's answer is not what was expected: %w", err)
+		return nil, errAnswer
 	}
 	rows := make([][]string, 0, len(members))
 	for name, value := range members {

@@ -46,7 +46,7 @@ func (s *shell) metadataTables(answer *client.Response, p kvPath) error {
 	}
 	var versions map[string]json.RawMessage
 	if err := json.Unmarshal(members.values["versions"], &versions); err != nil {
-		return fmt.Errorf("the server's answer is not what was expected: %w", err)
+		return errAnswer
 	}
 	members.order = slices.DeleteFunc(members.order, func(name string) bool { return name == "versions" })
 	s.titledPath("Metadata Path", p.at("metadata"))

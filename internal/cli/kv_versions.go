@@ -99,6 +99,8 @@ rollback goes back.`
 func (s *shell) kvRollbackCommand() *cobra.Command {
 	cmd := s.moveActive("rollback", client.Previous)
 	cmd.Short = "Make the previous version active again, or the one that is named."
+	cmd.Long = `Make the previous version active again, or the one that is named. The labels move,
+and no new version is made; coffer kv promote goes forth again.`
 	cmd.Example = "  coffer kv rollback secret/app/db\n  coffer kv rollback -version=1 secret/app/db"
 	return cmd
 }

@@ -120,7 +120,7 @@ func (s *shell) document(text []byte) error {
 	}
 	var out bytes.Buffer
 	if err := json.Indent(&out, bytes.TrimSpace(text), "", "  "); err != nil {
-		return fmt.Errorf("the server's answer is no JSON: %w", err)
+		return errAnswer
 	}
 	out.WriteByte('\n')
 	_, err := io.WriteString(s.Stdout, escapeControls(out.String()))

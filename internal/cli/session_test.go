@@ -146,3 +146,39 @@ func TestPages(t *testing.T) {
 		}
 	}
 }
+
+// The token of Vault's command line is used, but not shown to another server.
+func TestVaultsTokenStaysWithVault(t *testing.T) {
+	p := newPerson(t)
+	if err := os.WriteFile(filepath.Join(p.home, vaultTokenFile), []byte(p.server.Root+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if code, _, errs := p.run(t, "token", "lookup"); code != exitOK {
+		t.Errorf("it is not used: code %d, %s", code, errs)
+	}
+	p.set["VAULT_ADDR"] = p.server.URL + "/"
+	if code, _, errs := p.run(t, "token", "lookup"); code != exitOK {
+		t.Errorf("it is not used for the same server: code %d, %s", code, errs)
+	}
+	p.set["VAULT_ADDR"] = "https://vault.example.com:8200"
+	if code, _, _ := p.run(t, "print", "token"); code != exitLocal {
+		t.Errorf("it is used for another server: code %d", code)
+	}
+	p.set = map[string]string{"VAULT_ADDR": "https://vault.example.com:8200", "VAULT_TOKEN": p.server.Root}
+	if code, _, _ := p.run(t, "print", "token", "-address="+p.server.URL); code != exitLocal {
+		t.Errorf("VAULT_TOKEN is used for the server of -address: code %d", code)
+	}
+}
+
+func TestHeaders(t *testing.T) {
+	p := newPerson(t)
+	if code, _, _ := p.run(t, "token", "lookup"); code != exitRefused {
+		t.Errorf("without a token: code %d", code)
+	}
+	if code, _, errs := p.run(t, "token", "lookup", "-header", "Authorization=Bearer "+p.server.Root); code != exitOK {
+		t.Errorf("with a header: code %d, %s", code, errs)
+	}
+	if code, _, _ := p.run(t, "token", "lookup", "-header=word"); code != exitLocal {
+		t.Errorf("with half a header: code %d", code)
+	}
+}

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,11 +19,13 @@ type shell struct {
 	Env
 	one    *client.Client // of this run, once it is needed
 	global struct {
-		address, namespace, token                 string
-		caCert, clientCert, clientKey, serverName string
-		skipVerify                                bool
-		format, field, wrapTTL                    string
-		nonInteractive                            bool
+		address, namespace, token         string
+		caCert, caPath                    string
+		clientCert, clientKey, serverName string
+		skipVerify                        bool
+		format, field, wrapTTL            string
+		nonInteractive                    bool
+		headers                           pairs
 	}
 }
 
@@ -31,6 +34,7 @@ func (s *shell) globalFlags(root *cobra.Command) {
 	f.StringVar(&g.address, "address", "", "address of the server; COFFER_ADDR, or https://127.0.0.1:8200")
 	f.StringVar(&g.namespace, "namespace", "", "namespace; COFFER_NAMESPACE")
 	f.StringVar(&g.caCert, "ca-cert", "", "PEM file of the authority that the server's certificate is checked with; COFFER_CACERT")
+	f.StringVar(&g.caPath, "ca-path", "", "directory of such files; COFFER_CAPATH")
 	f.StringVar(&g.clientCert, "client-cert", "", "PEM file of a certificate to show the server; COFFER_CLIENT_CERT")
 	f.StringVar(&g.clientKey, "client-key", "", "PEM file of its key; COFFER_CLIENT_KEY")
 	f.StringVar(&g.serverName, "tls-server-name", "", "name that the server's certificate must hold; COFFER_TLS_SERVER_NAME")
@@ -38,6 +42,7 @@ func (s *shell) globalFlags(root *cobra.Command) {
 	f.StringVar(&g.format, "format", "", "table, json or yaml; COFFER_FORMAT, or table")
 	f.StringVar(&g.field, "field", "", "print only this field, as it is")
 	f.StringVar(&g.wrapTTL, "wrap-ttl", "", "put the answer behind a wrapping token that lives so long; COFFER_WRAP_TTL")
+	f.Var(&g.headers, "header", "name=value of a header to send; may be given several times")
 	f.BoolVar(&g.nonInteractive, "non-interactive", false, "never ask anything")
 }
 
@@ -56,16 +61,16 @@ func (s *shell) client() (*client.Client, error) {
 	if s.one != nil {
 		return s.one, nil
 	}
-	cfg, err := client.FromEnvironment(s.Getenv)
+	g := &s.global
+	cfg, err := client.FromEnvironment(s.overriding(map[string]string{"COFFER_ADDR": g.address}))
 	if err != nil {
 		return nil, err
 	}
-	g := &s.global
 	for _, o := range []struct {
 		to   *string
 		from string
 	}{
-		{&cfg.Address, g.address}, {&cfg.Namespace, g.namespace}, {&cfg.CACert, g.caCert},
+		{&cfg.Address, g.address}, {&cfg.Namespace, g.namespace}, {&cfg.CACert, g.caCert}, {&cfg.CAPath, g.caPath},
 		{&cfg.ClientCert, g.clientCert}, {&cfg.ClientKey, g.clientKey}, {&cfg.ServerName, g.serverName},
 	} {
 		if o.from != "" {
@@ -100,6 +105,12 @@ func (s *shell) do(ctx context.Context, r client.Request) (*client.Response, err
 				return nil, usage("-wrap-ttl: %v", err)
 			}
 		}
+	}
+	for name, value := range s.global.headers {
+		if r.Header == nil {
+			r.Header = http.Header{}
+		}
+		r.Header.Set(name, value)
 	}
 	answer, err := c.Do(ctx, r)
 	if err != nil {
@@ -156,7 +167,11 @@ func (s *shell) storedToken() (string, error) {
 	if s.Home == "" {
 		return "", nil
 	}
-	for _, name := range []string{tokenFile, vaultTokenFile} {
+	files := []string{tokenFile, vaultTokenFile}
+	if s.vaultIsElsewhere() {
+		files = files[:1]
+	}
+	for _, name := range files {
 		text, err := os.ReadFile(filepath.Join(s.Home, name))
 		if os.IsNotExist(err) {
 			continue
@@ -167,6 +182,16 @@ func (s *shell) storedToken() (string, error) {
 		return strings.TrimSpace(string(text)), nil
 	}
 	return "", nil
+}
+
+// vaultIsElsewhere reports whether Vault's command line speaks with another
+// server, whose token is not for this one to see.
+func (s *shell) vaultIsElsewhere() bool {
+	here, there := s.global.address, s.Getenv("VAULT_ADDR")
+	if here == "" {
+		here = s.Getenv("COFFER_ADDR")
+	}
+	return here != "" && there != "" && strings.TrimSuffix(here, "/") != strings.TrimSuffix(there, "/")
 }
 
 // storeToken keeps a token for the commands that follow, readable by its owner

@@ -3,7 +3,6 @@ package cli
 import (
 	"bytes"
 	"encoding/json"
-	"fmt"
 	"io"
 	"strings"
 
@@ -17,7 +16,7 @@ func yamlOf(text []byte) ([]byte, error) {
 	dec.UseNumber()
 	node, err := yamlNode(dec)
 	if err != nil {
-		return nil, fmt.Errorf("the server's answer is no JSON: %w", err)
+		return nil, errAnswer
 	}
 	var out bytes.Buffer
 	enc := yaml.NewEncoder(&out)
