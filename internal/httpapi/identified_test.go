@@ -3,13 +3,11 @@ package httpapi
 import (
 	"net/http/httptest"
 	"testing"
-
-	"github.com/cofferhq/coffer/internal/gateway"
 )
 
 func TestAnswersNameTheirRequest(t *testing.T) {
 	const parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-	g := &recorder{answer: gateway.Answer{Status: 204}}
+	g := &recorder{}
 	h := New(Options{Serve: g.Serve, Log: discard})
 	r := httptest.NewRequest("GET", "/v1/a", nil)
 	r.Header.Set("X-Request-Id", "mine")
