@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -158,7 +159,15 @@ func (s *shell) loginUser(ctx context.Context, f *loginFlags, args []string) err
 		mount = f.method
 	}
 	path := "auth/" + strings.TrimPrefix(strings.Trim(mount, "/"), "auth/") + "/login/" + name
-	answer, err := s.do(ctx, client.Request{Method: "POST", Path: path, Body: password{client.Secret(word)}, Anonymous: true})
+	send := func(word string) (*client.Response, error) {
+		return s.do(ctx, client.Request{Method: "POST", Path: path, Body: password{client.Secret(word)}, Anonymous: true})
+	}
+	answer, err := send(word)
+	// The line break at the end of a file may be a part of the password, because
+	// it was set from that file, or the editor's.
+	if shorter := strings.TrimRight(word, "\r\n"); err != nil && shorter != word && wrongPassword(err) {
+		answer, err = send(shorter)
+	}
 	if err != nil {
 		return err
 	}
@@ -169,6 +178,12 @@ func (s *shell) loginUser(ctx context.Context, f *loginFlags, args []string) err
 		return fmt.Errorf("the server's answer holds no token")
 	}
 	return s.loggedIn(f, answer.Auth.Token.Reveal(), func() error { return s.show(answer) })
+}
+
+// wrongPassword reports whether the server refused a login itself.
+func wrongPassword(err error) bool {
+	var e *client.Error
+	return errors.As(err, &e) && (e.Status == 400 || e.Status == 403)
 }
 
 // nameAndPassword reads username=… and password=…, and asks for what is missing.
@@ -183,7 +198,7 @@ func (s *shell) nameAndPassword(args []string) (name, word string, err error) {
 		case "username":
 			name = strings.TrimSpace(scalar(value))
 		case "password":
-			word = strings.TrimRight(scalar(value), "\r\n")
+			word = scalar(value)
 		default:
 			return "", "", usage("it takes username and password, not %q", key)
 		}
