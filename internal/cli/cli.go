@@ -64,6 +64,9 @@ type misuse struct{ error }
 
 // Main runs one command and returns its exit code.
 func Main(ctx context.Context, args []string, env Env) int {
+	if completesOneDash(args) {
+		env.Stdout = oneDash{env.Stdout}
+	}
 	root := New(env)
 	root.SetArgs(doubleDashes(args))
 	cmd, err := root.ExecuteContextC(ctx)
@@ -111,6 +114,8 @@ func New(env Env) *cobra.Command {
 		root.AddGroup(group)
 	}
 	s.globalFlags(root)
+	formats := cobra.FixedCompletions([]string{"table", "json", "yaml"}, cobra.ShellCompDirectiveNoFileComp)
+	_ = root.RegisterFlagCompletionFunc("format", formats) // it fails where there is no such flag
 	for _, add := range s.commands() {
 		root.AddCommand(add)
 	}

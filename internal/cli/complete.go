@@ -1,8 +1,10 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"io"
 	"net/url"
 	"slices"
 	"strings"
@@ -116,4 +118,32 @@ func (s *shell) someNames(ctx context.Context, folder string) []string {
 		}
 	}
 	return out
+}
+
+// oneDash makes the answers to a shell that completes a flag written with one
+// dash begin with one, for it drops all that do not begin as the word does.
+type oneDash struct{ to io.Writer }
+
+// Write implements io.Writer. Cobra writes whole lines.
+func (o oneDash) Write(p []byte) (int, error) {
+	lines := bytes.SplitAfter(p, []byte("\n"))
+	for i, line := range lines {
+		if bytes.HasPrefix(line, []byte("--")) {
+			lines[i] = line[1:]
+		}
+	}
+	if _, err := o.to.Write(bytes.Join(lines, nil)); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// completesOneDash reports whether a shell asks for flags that begin with one
+// dash.
+func completesOneDash(args []string) bool {
+	last := ""
+	if len(args) > 1 {
+		last = args[len(args)-1]
+	}
+	return last != "" && strings.HasPrefix(args[0], cobra.ShellCompRequestCmd) && last[0] == '-' && !strings.HasPrefix(last, "--")
 }

@@ -144,14 +144,6 @@ func (s *shell) written(answer *client.Response, p kvPath, verb string) error {
 	return s.titled("Metadata", keyValue, f.rows())
 }
 
-// showOr shows an answer, or says what was done where it holds nothing.
-func (s *shell) showOr(answer *client.Response, done string, args ...any) error {
-	if !empty(answer) {
-		return s.show(answer)
-	}
-	return s.say(done, args...)
-}
-
 // cas is a check-and-set condition that may have been left out.
 type cas struct{ number int64 }
 

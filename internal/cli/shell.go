@@ -129,6 +129,11 @@ func (s *shell) ask(ctx context.Context, r client.Request, done string, args ...
 	if err != nil {
 		return err
 	}
+	return s.showOr(answer, done, args...)
+}
+
+// showOr shows an answer, or says what was done where it holds nothing.
+func (s *shell) showOr(answer *client.Response, done string, args ...any) error {
 	if !empty(answer) {
 		return s.show(answer)
 	}
