@@ -31,6 +31,10 @@ func advice(err error) []string {
 		return append(lines, "Other: coffer login, or set COFFER_TOKEN")
 	case errors.As(err, &e) && e.Status == 503 && strings.Contains(err.Error(), "sealed"):
 		return []string{"", "The server is sealed: coffer status, then coffer operator unseal"}
+	case client.IsConflict(err):
+		return []string{"", "The secret is at another version than the one that was named: look at it anew, then repeat this with -cas of that."}
+	case errors.Is(err, client.ErrUncertain):
+		return []string{"", "Look whether it was done before you repeat it."}
 	case errors.As(err, &network):
 		return []string{"", "Is the server running, and is the address right? Set COFFER_ADDR or -address."}
 	case strings.Contains(err.Error(), "certificate signed by unknown authority"), strings.Contains(err.Error(), "x509:"):
