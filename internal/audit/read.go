@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"math"
 	"os"
 	"path/filepath"
 	"time"
@@ -41,6 +42,42 @@ func Read(ctx context.Context, dir string, o ReadOptions) iter.Seq2[Entry, error
 				return
 			}
 		}
+	}
+}
+
+// Holds reports whether a directory has segments of a log.
+func Holds(dir string) bool {
+	numbers, err := segments(dir)
+	return len(numbers) > 0 || errors.Is(err, ErrDamaged)
+}
+
+// Newest returns the Seq of the last entry that stands in dir, 0 when there is
+// none. Like Read it proves nothing.
+func Newest(dir string) (uint64, error) {
+	n, err := segmentOf(dir, math.MaxUint64)
+	if err != nil {
+		return 0, err
+	}
+	h, err := headerOf(filepath.Join(dir, segmentName(n)), n)
+	if err != nil {
+		return 0, err
+	}
+	r := reader{dir: dir, segment: n}
+	defer r.close()
+	newest := h.before
+	for {
+		line, err := r.line(context.Background())
+		if errors.Is(err, io.EOF) {
+			return newest, nil
+		}
+		if err != nil {
+			return 0, err
+		}
+		seq, ok := lineSeq(line)
+		if !ok {
+			return 0, fmt.Errorf("%w: %s:%d is not an entry", ErrDamaged, r.path, r.lines.line)
+		}
+		newest = max(newest, seq)
 	}
 }
 

@@ -26,6 +26,8 @@ type VerifyOptions struct {
 	// one of these does it show when the log was cut back together with its
 	// own checkpoints file.
 	Checkpoints []Checkpoint
+	// Progress, when set, is told now and then how many entries were read.
+	Progress func(entries uint64)
 }
 
 // Report is what Verify found.
@@ -82,7 +84,7 @@ func (p Problem) String() string {
 // with the log is in the report; the error is for what kept Verify from
 // finding out. Entries are read up to the first that is wrong.
 func Verify(dir string, o VerifyOptions) (Report, error) {
-	v := verification{dir: dir}
+	v := verification{dir: dir, progress: o.Progress}
 	for _, text := range o.PublicKeys {
 		key, err := note.NewVerifier(text)
 		if err != nil {
@@ -130,11 +132,15 @@ type claim struct {
 	line int
 }
 
+// progressStep is how many entries are read between two words of progress.
+const progressStep = 4096
+
 // verification is one run of Verify.
 type verification struct {
-	dir    string
-	keys   []note.Verifier
-	report Report
+	dir      string
+	keys     []note.Verifier
+	report   Report
+	progress func(entries uint64) // nil where nobody asks
 
 	claims  []claim // by size; the first ones are taken away as they are met
 	tree    frontier
@@ -339,6 +345,9 @@ func (v *verification) entry(line []byte) {
 		return
 	}
 	v.hashes = v.tree.add(tlog.RecordHash(line), v.hashes[:0])
+	if v.progress != nil && v.tree.size%progressStep == 0 {
+		v.progress(v.tree.size)
+	}
 	v.compareStored()
 	for len(v.claims) > 0 && v.claims[0].Size == v.tree.size && !v.stopped {
 		v.meet(v.claims[0])

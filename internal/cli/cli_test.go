@@ -25,7 +25,9 @@ func TestMain(m *testing.M) {
 
 // TestScripts runs testdata/script. A script is a command's example: it has a
 // server of its own, with secret/ as kv version 2, and speaks to it as root. One
-// whose name starts with bare_ has none. Besides testscript's commands it has
+// whose name starts with bare_ has none, and one whose name starts with shamir_ one
+// with a Shamir seal that nobody initialized. $DATA is the server's directory.
+// Besides testscript's commands it has
 //
 //	capture VAR COMMAND...  the command's output, trimmed, in a variable
 //	exits CODE COMMAND...   the command must end with this code
@@ -43,7 +45,13 @@ func TestScripts(t *testing.T) {
 			tb := env.T().(testing.TB)
 			_, name, _ := strings.Cut(tb.Name(), "/")
 			if !strings.HasPrefix(name, "bare_") {
-				s := apptest.Start(tb, "")
+				var s *apptest.Server
+				if strings.HasPrefix(name, "shamir_") {
+					s = apptest.Uninitialized(tb, `seal "shamir" {}`)
+				} else {
+					s = apptest.Start(tb, "")
+				}
+				env.Setenv("DATA", s.Dir)
 				env.Values[serverKey{}] = &scriptServer{tb, s}
 				env.Setenv("COFFER_ADDR", s.URL)
 				env.Setenv("COFFER_CACERT", s.CAFile)

@@ -12,8 +12,9 @@ import (
 func (s *shell) commands() []*cobra.Command {
 	return []*cobra.Command{
 		s.kvCommand(), s.readCommand(), s.writeCommand(), s.listCommand(), s.deleteCommand(), s.patchCommand(), s.unwrapCommand(),
-		s.loginCommand(), s.tokenCommand(), s.printCommand(), s.versionCommand(),
-		s.serverCommand(), s.quickstartCommand(),
+		s.pathHelpCommand(), s.secretsCommand(),
+		s.loginCommand(), s.tokenCommand(), s.authCommand(), s.policyCommand(), s.leaseCommand(), s.printCommand(), s.versionCommand(),
+		s.serverCommand(), s.quickstartCommand(), s.statusCommand(), s.operatorCommand(), s.auditCommand(),
 	}
 }
 
