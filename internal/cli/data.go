@@ -2,7 +2,9 @@ package cli
 
 import (
 	"fmt"
+	"maps"
 	"net/url"
+	"slices"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -58,6 +60,7 @@ func (s *shell) sends(verb, method string) *cobra.Command {
 				return err
 			}
 			s.warnLiteral(secretNames(literal))
+			s.warnLineBreaks(data, secretNames(slices.Sorted(maps.Keys(data))))
 			return s.ask(cmd.Context(), client.Request{Method: method, Path: args[0], Body: data}, "Success! Data written to: %s", args[0])
 		},
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -80,6 +82,7 @@ func (s *shell) secretData(args []string) (map[string]json.RawMessage, error) {
 		return nil, err
 	}
 	s.warnLiteral(literal)
+	s.warnLineBreaks(data, slices.Sorted(maps.Keys(data)))
 	return data, nil
 }
 

@@ -42,9 +42,6 @@ func (s *shell) values(args []string) (object map[string]json.RawMessage, litera
 		if !utf8.ValidString(value) {
 			return nil, nil, fmt.Errorf("%s: it is not text; encode it first, for example with base64", name)
 		}
-		if !typed && strings.Index(value, "\n") == len(value)-1 && len(value) > 1 {
-			s.warn("the value of %s ends with a line break, which is now a part of it; printf %%s and echo -n write none", name)
-		}
 		if typed && text != "" {
 			literal = append(literal, name)
 		}
@@ -119,6 +116,17 @@ func (s *shell) warnLiteral(names []string) {
 	}
 	s.warn("the value of %s stood on the command line, which the shell keeps in its history and other users see in the process list; use %s=@file, %s=- or a JSON object on standard input",
 		strings.Join(names, ", "), names[0], names[0])
+}
+
+// warnLineBreaks says which of the names have a value of one line with its break,
+// as editors and echo write files: hardly anybody wants it in a password.
+func (s *shell) warnLineBreaks(object map[string]json.RawMessage, names []string) {
+	for _, name := range names {
+		text := scalar(object[name])
+		if len(text) > 1 && strings.IndexByte(text, '\n') == len(text)-1 && object[name][0] == '"' {
+			s.warn("the value of %s ends with a line break, which is now a part of it; printf %%s and echo -n write none", name)
+		}
+	}
 }
 
 // secretNames returns those of names that say they are of secrets.

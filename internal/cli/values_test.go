@@ -107,9 +107,11 @@ func TestBinaryIsRefused(t *testing.T) {
 func TestLineBreakWarning(t *testing.T) {
 	for text, want := range map[string]bool{"p4\n": true, "p4\r\n": true, "p4": false, "a\nb\n": false, "\n": false, "": false} {
 		s, warned := reading(text)
-		if _, _, err := s.values([]string{"a=-"}); err != nil {
+		object, _, err := s.values([]string{"a=-"})
+		if err != nil {
 			t.Fatal(err)
 		}
+		s.warnLineBreaks(object, []string{"a"})
 		if got := warned.Len() > 0; got != want {
 			t.Errorf("%q warns: %v, want %v", text, got, want)
 		}
