@@ -62,7 +62,7 @@ func TestExamplesCanBeTyped(t *testing.T) {
 		for line := range strings.SplitSeq(cmd.Example, "\n") {
 			line = strings.TrimSpace(line)
 			line = line[strings.LastIndex(line, "| ")+1:]
-			words := strings.Fields(line)[1:]
+			words := shellWords(line)[1:]
 			for i, word := range words {
 				if strings.HasPrefix(word, "<") || strings.HasPrefix(word, ">") || word == "#" || word == "&" {
 					words = words[:i]
@@ -84,4 +84,30 @@ func TestExamplesCanBeTyped(t *testing.T) {
 			}
 		}
 	})
+}
+
+// shellWords splits a line as a shell does, as far as examples need it.
+func shellWords(line string) []string {
+	var out []string
+	var word strings.Builder
+	var quote rune
+	inside := false
+	for _, r := range line + " " {
+		switch {
+		case quote != 0 && r == quote:
+			quote = 0
+		case quote == 0 && (r == '\'' || r == '"'):
+			quote, inside = r, true
+		case quote == 0 && r == ' ':
+			if inside {
+				out = append(out, word.String())
+			}
+			word.Reset()
+			inside = false
+		default:
+			word.WriteRune(r)
+			inside = true
+		}
+	}
+	return out
 }
