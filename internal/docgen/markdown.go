@@ -50,6 +50,8 @@ func needs(s *route.Spec) string {
 		return "Needs no token, and works while the server is sealed."
 	case s.Public:
 		return "Needs no token."
+	case s.AnyToken:
+		return "Needs a token; any valid one will do."
 	case s.Need == 0:
 		return "Needs `create` where it is new, `update` where it exists."
 	case s.Sudo:

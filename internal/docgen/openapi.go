@@ -160,7 +160,7 @@ func describe(m Mount, s *route.Spec) operation {
 	if s.Public {
 		op.Security = []map[string][]string{}
 	}
-	if s.Need != 0 {
+	if s.Need != 0 && !s.AnyToken {
 		op.Capability = s.Need.String()
 	}
 	op.Parameters, op.Body = inputs(s)

@@ -76,6 +76,7 @@ type Spec struct {
 	Need     policy.Capability // 0 with POST: create or update, by whether the target exists
 	Sudo     bool              // needs the sudo capability besides
 	Public   bool              // needs no token
+	AnyToken bool              // needs a token, and of its policies nothing
 	Sealed   bool              // works while the server is sealed
 	Changes  bool              // an intent is recorded before it runs
 	Plain    *Spelling
@@ -99,6 +100,10 @@ func Sudo() Option { return func(s *Spec) { s.Sudo = true } }
 
 // Public makes the route need no token.
 func Public() Option { return func(s *Spec) { s.Public = true } }
+
+// AnyToken lets every valid token call the route, whatever its policies say: the
+// handler shows no more than they allow.
+func AnyToken() Option { return func(s *Spec) { s.AnyToken = true } }
 
 // WhileSealed lets the route work while the server is sealed.
 func WhileSealed() Option { return func(s *Spec) { s.Sealed = true } }

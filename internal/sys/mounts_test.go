@@ -249,6 +249,13 @@ func TestMountOfAPath(t *testing.T) {
 			t.Errorf("%s: %d %s", path, got, raw)
 		}
 	}
+	// A token that has no other policy, not even default, finds its mount too.
+	made := s.must(t, 200, s.root, "POST", "auth/token/create", `{"no_default_policy":true,"policies":["team-reader"]}`)["auth"].(map[string]any)
+	s.must(t, 204, s.root, "POST", "sys/policies/acl/team-reader", `{"policy":"path \"team/app/*\" { capabilities = [\"read\"] }"}`)
+	bare := made["client_token"].(string)
+	s.must(t, 200, bare, "GET", "sys/internal/ui/mounts/team/app/db", "")
+	s.must(t, 403, bare, "GET", "sys/internal/ui/mounts/hidden/x", "")
+	s.must(t, 403, "", "GET", "sys/internal/ui/mounts/team/app/db", "")
 	all := s.must(t, 200, reader, "GET", "sys/internal/ui/mounts", "")["data"].(map[string]any)
 	if got := keysOf(all["secret"].(map[string]any)); slices.Contains(got, "hidden/") || !slices.Contains(got, "team/") {
 		t.Errorf("a reader of team/ is shown %v", got)
