@@ -222,7 +222,7 @@ func TestMistakesAreNamed(t *testing.T) {
 		{"inmem", `storage "inmem" {}`, `-dev`},
 		{"no path", "storage \"file\" {\n}", `c.hcl:1: storage "file": path is missing`},
 		{"retry_join", "storage \"raft\" {\n path = \"x\"\n retry_join {\n }\n}", `c.hcl:3: storage "raft": retry_join: the embedded engine serves one machine`},
-		{"bad duration", storage + `max_lease_ttl = "5 parsecs"`, `c.hcl:4: max_lease_ttl: "5 parsecs" is not a duration`},
+		{"bad duration", storage + `max_lease_ttl = "5 parsecs"`, `c.hcl:4: max_lease_ttl: "5 parsecs": it is not a duration`},
 		{"negative duration", storage + `max_lease_ttl = "-5h"`, `at least 1s`},
 		{"absurd duration", storage + `max_lease_ttl = "99999999999999h"`, `max_lease_ttl`},
 		{"default above max", storage + "default_lease_ttl = \"2h\"\nmax_lease_ttl = \"1h\"", `default_lease_ttl: 2h0m0s is longer`},

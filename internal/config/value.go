@@ -130,7 +130,7 @@ func duration(to *time.Duration, least time.Duration) func(value) error {
 		}
 		d, err := wire.ParseDuration(text)
 		if err != nil {
-			return err
+			return fmt.Errorf("%q: %w", text, err)
 		}
 		if d < least {
 			return fmt.Errorf("%q is too short; at least %v is accepted", text, least)

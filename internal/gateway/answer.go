@@ -31,6 +31,9 @@ func (t *turn) answer(err error) (Answer, *fault.Error) {
 	if problem.Kind == fault.Method {
 		answer.Allow = t.allow
 	}
+	if problem == t.Problem && t.Status != 0 {
+		answer.Status = t.Status
+	}
 	return answer, problem
 }
 

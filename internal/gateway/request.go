@@ -31,6 +31,9 @@ type Request struct {
 	// is no path, a body over the limit, a body that stopped arriving). The
 	// gateway records it and answers it.
 	Problem *fault.Error
+	// Status is what Problem is answered with where its kind's own status is less
+	// exact; 0 otherwise.
+	Status int
 }
 
 // Answer is what goes back.

@@ -20,7 +20,7 @@ func (h *handler) readBody(w http.ResponseWriter, r *http.Request) ([]byte, *fau
 	if r.ContentLength > h.MaxBody {
 		return nil, h.tooLarge()
 	}
-	pace := pace{control: http.NewResponseController(w), start: time.Now(), grace: h.BodyGrace, rate: h.MinBodyRate}
+	pace := pace{control: http.NewResponseController(w), start: time.Now(), grace: h.BodyGrace, rate: h.MinBodyRate, most: h.readTimeout}
 	// One byte more than is announced, so that the end is met without growing.
 	size := int64(firstRead)
 	if r.ContentLength >= 0 {
@@ -63,6 +63,9 @@ func (h *handler) tooLarge() *fault.Error {
 // broken says why a body did not arrive.
 func (h *handler) broken(err error) *fault.Error {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
+		if h.readTimeout > 0 && h.readTimeout < h.BodyGrace {
+			return fault.New(fault.Timeout, "the request's body did not arrive within %v", h.readTimeout)
+		}
 		return fault.New(fault.Timeout, "the request's body arrived too slowly: %d bytes a second are expected after %v", h.MinBodyRate, h.BodyGrace)
 	}
 	return fault.Wrap(fault.Invalid, err, "the request's body ended before it was complete")
@@ -84,13 +87,14 @@ func leave(w http.ResponseWriter, r *http.Request) {
 }
 
 // pace keeps a body's read deadline: whoever has sent n bytes has the grace
-// plus n/rate seconds, counted from the start.
+// plus n/rate seconds, counted from the start, and never more than the most.
 type pace struct {
 	control *http.ResponseController
 	start   time.Time
 	grace   time.Duration
 	rate    int64
-	missing bool // the connection has no deadlines, as in tests of the handler alone
+	most    time.Duration // 0 is no bound
+	missing bool          // the connection has no deadlines, as in tests of the handler alone
 }
 
 func (p *pace) expect(n int64) {
@@ -98,6 +102,9 @@ func (p *pace) expect(n int64) {
 		return
 	}
 	allowed := p.grace + time.Duration(float64(n)/float64(p.rate)*float64(time.Second))
+	if p.most > 0 {
+		allowed = min(allowed, p.most)
+	}
 	p.missing = p.control.SetReadDeadline(p.start.Add(allowed)) != nil
 }
 

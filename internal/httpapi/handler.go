@@ -65,8 +65,9 @@ type Options struct {
 // handler is the http.Handler of one listener.
 type handler struct {
 	Options
-	headers *headerPlan
-	secure  bool // behind TLS
+	headers     *headerPlan
+	secure      bool          // behind TLS
+	readTimeout time.Duration // of the listener; the rate of bodies does not lengthen it
 }
 
 // New returns the handler of a listener.
@@ -111,15 +112,12 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		defer cancel()
 	}
 	var req gateway.Request
-	status := h.read(w, r, &req)
+	h.read(w, r, &req)
 	identified(w.Header(), r.Header, &req)
 	if req.Problem != nil {
 		leave(w, r)
 	}
 	answer := h.serve(ctx, &req)
-	if status != 0 && req.Problem != nil && answer.Status == req.Problem.Kind.Status() {
-		answer.Status = status
-	}
 	h.write(w, r, &answer)
 }
 

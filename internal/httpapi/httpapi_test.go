@@ -3,6 +3,7 @@ package httpapi
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -42,7 +43,7 @@ func (g *recorder) Serve(_ context.Context, req *gateway.Request) gateway.Answer
 	g.got = append(g.got, *req)
 	g.mu.Unlock()
 	if req.Problem != nil {
-		return gateway.Answer{Status: req.Problem.Kind.Status(), Body: errorsBody(req.Problem.Message), RetryAfter: req.Problem.RetryAfter}
+		return gateway.Answer{Status: cmp.Or(req.Status, req.Problem.Kind.Status()), Body: errorsBody(req.Problem.Message), RetryAfter: req.Problem.RetryAfter}
 	}
 	if g.answer != nil {
 		return g.answer(req)
@@ -275,6 +276,20 @@ func TestSlowBodiesAreCutOff(t *testing.T) {
 		if req.Problem == nil || req.Problem.Kind != fault.Timeout || req.Body != nil {
 			t.Errorf("recorded %+v", req)
 		}
+	}
+}
+
+// The listener's own bound holds, however patient the rate is.
+func TestReadTimeoutCutsBodiesOff(t *testing.T) {
+	g := &recorder{}
+	address, _ := start(t, Listener{Options: Options{Serve: g.Serve}, ReadTimeout: 200 * time.Millisecond})
+	begun := time.Now()
+	resp := raw(t, address, "POST /v1/secret/a HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+	if took := time.Since(begun); resp.StatusCode != 408 || took > DefaultBodyGrace/2 {
+		t.Errorf("status %d after %v, want 408", resp.StatusCode, took)
+	}
+	if got := errorsOf(t, resp.Body); !strings.Contains(got[0], "200ms") {
+		t.Errorf("errors %q", got)
 	}
 }
 

@@ -14,11 +14,9 @@ import (
 // maxCorrelation is the longest correlation id that is passed on, in bytes.
 const maxCorrelation = 128
 
-// read fills req from r. What cannot be read is left in req.Problem; the status
-// it returns is the one to answer the problem with where the kind's own is less
-// exact, else 0. The body is read last and only when everything before it is
-// right.
-func (h *handler) read(w http.ResponseWriter, r *http.Request, req *gateway.Request) (status int) {
+// read fills req from r. What cannot be read is left in req.Problem. The body is
+// read last and only when everything before it is right.
+func (h *handler) read(w http.ResponseWriter, r *http.Request, req *gateway.Request) {
 	req.ID = newID()
 	req.Method = method(r)
 	req.Traceparent = traceparent(first(r.Header, "Traceparent"))
@@ -34,40 +32,44 @@ func (h *handler) read(w http.ResponseWriter, r *http.Request, req *gateway.Requ
 		// The record keeps the beginning, which is enough to find the client.
 		req.Path = strings.ToValidUTF8(req.Path[:64], "")
 		req.Problem = fault.New(fault.Invalid, "the path is longer than %d bytes", h.MaxPath)
-		return http.StatusRequestURITooLong
+		req.Status = http.StatusRequestURITooLong
+		return
 	}
 	if n := headerSize(r); n > h.MaxHeader {
 		req.Problem = fault.New(fault.Invalid, "the request's headers are larger than %d bytes", h.MaxHeader)
-		return http.StatusRequestHeaderFieldsTooLarge
+		req.Status = http.StatusRequestHeaderFieldsTooLarge
+		return
 	}
 	req.ContentType = first(r.Header, "Content-Type")
 	req.Namespace = first(r.Header, "X-Vault-Namespace")
 	req.WrapTTL = first(r.Header, "X-Vault-Wrap-Ttl")
 	if req.Problem != nil {
-		return 0
+		return
 	}
 	if req.Problem = checkPath(req.Path); req.Problem != nil {
-		return 0
+		return
 	}
 	if req.Problem = readToken(r.Header, req); req.Problem != nil {
-		return 0
+		return
 	}
 	if h.RequireRequestHeader && first(r.Header, "X-Vault-Request") != "true" {
 		req.Problem = fault.New(fault.Invalid, `missing "X-Vault-Request" header; this listener wants it with the value true`)
-		return http.StatusPreconditionFailed
+		req.Status = http.StatusPreconditionFailed
+		return
 	}
 	if req.Problem = readQuery(r, req); req.Problem != nil {
-		return 0
+		return
 	}
 	if r.ContentLength == 0 {
-		return 0
+		return
 	}
 	if encoding := first(r.Header, "Content-Encoding"); encoding != "" && !strings.EqualFold(encoding, "identity") {
 		req.Problem = fault.New(fault.Invalid, "a body with a Content-Encoding is not accepted; send it plain")
-		return http.StatusUnsupportedMediaType
+		req.Status = http.StatusUnsupportedMediaType
+		return
 	}
 	req.Body, req.Problem = h.readBody(w, r)
-	return 0
+	return
 }
 
 // method maps an HTTP method to the API's: PUT is POST, HELP is GET, and HEAD

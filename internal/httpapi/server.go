@@ -46,6 +46,7 @@ func NewServer(l Listener) *Server {
 	set(&l.ReadHeaderTimeout, DefaultReadHeaderTimeout)
 	set(&l.IdleTimeout, DefaultIdleTimeout)
 	h := New(l.Options).(*handler)
+	h.readTimeout = l.ReadTimeout
 	if h.MaxDuration > 0 {
 		// A client that asks and never reads would hold its answer for ever.
 		set(&l.WriteTimeout, h.MaxDuration+time.Minute)

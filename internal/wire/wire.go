@@ -7,6 +7,7 @@ package wire
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math"
@@ -38,27 +39,31 @@ func ParseDuration(s string) (time.Duration, error) {
 	if days, ok := strings.CutSuffix(s, "d"); ok {
 		n, err := strconv.ParseFloat(days, 64)
 		if err != nil {
-			return 0, fmt.Errorf("%q is not a duration; write for example 1h, 30d or 3600", s)
+			return 0, errors.New("it is not a duration; write for example 1h, 30d or 3600")
 		}
 		return seconds(n * 24 * 3600)
 	}
 	d, err := time.ParseDuration(s)
 	if err != nil {
-		return 0, fmt.Errorf("%q is not a duration; write for example 1h, 30d or 3600", s)
+		return 0, errors.New("it is not a duration; write for example 1h, 30d or 3600")
 	}
 	return bounded(d)
 }
 
 func seconds(f float64) (time.Duration, error) {
 	if math.IsNaN(f) || math.Abs(f) > MaxTTL.Seconds() {
-		return 0, fmt.Errorf("a duration of %v seconds is beyond the limit of %v", f, MaxTTL)
+		return 0, errBeyond()
 	}
 	return time.Duration(f * float64(time.Second)), nil
 }
 
+// The errors of this package never repeat what was sent: it could be a secret
+// under the wrong name, and they are written to the audit log.
+func errBeyond() error { return fmt.Errorf("it is beyond the limit of %v", MaxTTL) }
+
 func bounded(d time.Duration) (time.Duration, error) {
 	if d > MaxTTL || d < -MaxTTL {
-		return 0, fmt.Errorf("a duration of %v is beyond the limit of %v", d, MaxTTL)
+		return 0, errBeyond()
 	}
 	return d, nil
 }
@@ -143,7 +148,7 @@ func (i *Int) UnmarshalJSON(b []byte) error {
 	if err != nil {
 		f, ferr := strconv.ParseFloat(text, 64)
 		if ferr != nil || f != math.Trunc(f) || math.Abs(f) > 1<<53 {
-			return fmt.Errorf("%q is not a whole number", text)
+			return errors.New("it is not a whole number")
 		}
 		n = int64(f)
 	}
@@ -163,7 +168,7 @@ func (v *Bool) UnmarshalJSON(b []byte) error {
 	}
 	t, err := strconv.ParseBool(text)
 	if err != nil {
-		return fmt.Errorf("%q is neither true nor false", text)
+		return errors.New("it is neither true nor false")
 	}
 	*v = Bool(t)
 	return nil
@@ -281,7 +286,7 @@ func (t *Time) UnmarshalJSON(b []byte) error {
 	}
 	parsed, err := time.Parse(time.RFC3339Nano, text)
 	if err != nil {
-		return fmt.Errorf("%q is not a time in RFC 3339, for example 2030-01-31T12:00:00Z", text)
+		return errors.New("it is not a time in RFC 3339, for example 2030-01-31T12:00:00Z")
 	}
 	t.Time = parsed
 	return nil

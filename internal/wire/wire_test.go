@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/url"
@@ -178,5 +179,23 @@ func TestLifetime(t *testing.T) {
 	Lifetime{Given: true, Standard: true}.Into(&ttl)
 	if ttl != 0 {
 		t.Error("system did not return to the standard")
+	}
+}
+
+// A secret sent under the wrong name must not come back in an error, which is
+// also written to the audit log.
+func TestErrorsDoNotRepeatWhatWasSent(t *testing.T) {
+	for _, to := range []any{new(Seconds), new(Duration), new(Int), new(Bool), new(Time)} {
+		for _, sent := range []string{`"canary"`, `"canaryd"`, `["canary"]`, `{"canary":1}`} {
+			err := json.Unmarshal([]byte(sent), to)
+			if err == nil {
+				t.Errorf("%T accepts %s", to, sent)
+			} else if inner := (*json.SemanticError)(nil); errors.As(err, &inner) && inner.Err != nil {
+				err = inner.Err
+			}
+			if err != nil && strings.Contains(err.Error(), "canary") {
+				t.Errorf("%T answers %s with %v", to, sent, err)
+			}
+		}
 	}
 }
