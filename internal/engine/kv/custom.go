@@ -20,8 +20,11 @@ const (
 )
 
 // customMetadata merges what was sent into the text that is there and returns
-// the text to keep, nil for none.
+// the text to keep, nil for none. Null (nil) removes all.
 func customMetadata(have, sent wire.Object) (wire.Object, error) {
+	if sent == nil {
+		return nil, nil
+	}
 	var pairs map[string]string
 	if len(have) > 0 {
 		if err := json.Unmarshal(have, &pairs); err != nil {

@@ -11,6 +11,10 @@ import (
 // not noted until the next flush. The audit log has every read.
 const maxNoted = 1 << 16
 
+// maxFlushed bounds the last reads that one round writes, so that reading many
+// secrets costs few writes however many they are; the others wait in memory.
+const maxFlushed = 5 * storage.MaxUpdateKeys
+
 // readLog gathers who read which secret last, so that a read writes nothing.
 type readLog struct {
 	mu    sync.Mutex
@@ -56,13 +60,24 @@ func (s seen) with(later seen) seen {
 	return s
 }
 
-// take empties the log.
-func (l *readLog) take() map[string]noted {
+// take removes up to n reads, any, and returns them.
+func (l *readLog) take(n int) map[string]noted {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	all := l.noted
-	l.noted = nil
-	return all
+	if len(l.noted) <= n {
+		all := l.noted
+		l.noted = nil
+		return all
+	}
+	some := make(map[string]noted, n)
+	for id, read := range l.noted {
+		if len(some) == n {
+			break
+		}
+		some[id] = read
+		delete(l.noted, id)
+	}
+	return some
 }
 
 // restore puts back what could not be written.
@@ -78,10 +93,13 @@ func (l *readLog) restore(all map[string]noted) {
 	}
 }
 
-// flushReads writes the noted reads, many in one transaction.
-func (s *Store) flushReads(ctx context.Context) error {
+// flushReads writes some of the noted reads.
+func (s *Store) flushReads(ctx context.Context) error { return s.flush(ctx, maxFlushed) }
+
+// flush writes up to n of the noted reads, many in one transaction.
+func (s *Store) flush(ctx context.Context, n int) error {
 	const batch = storage.MaxUpdateKeys
-	all := s.reads.take()
+	all := s.reads.take(n)
 	for len(all) > 0 {
 		some := make(map[string]noted, batch)
 		for id, n := range all {

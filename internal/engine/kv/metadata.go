@@ -30,17 +30,17 @@ type Settings struct {
 // MetadataRequest sets what is kept about a secret.
 type MetadataRequest struct {
 	Settings
-	Custom     wire.Object `json:"custom_metadata" doc:"Up to 64 names and values of the user's own; replaces those there are."`
-	Tags       Tags        `json:"tags" doc:"Up to 64 names and values by which the secret is found; replaces those there are."`
-	Validators *Validators `json:"validators" doc:"Rules that data must keep before it is stored; replaces those there are, and {} lifts the mount's."`
+	Custom     *wire.Object `json:"custom_metadata" body:"resets" doc:"Up to 64 names and values of the user's own; replaces those there are."`
+	Tags       Tags         `json:"tags" doc:"Up to 64 names and values by which the secret is found; replaces those there are."`
+	Validators *Validators  `json:"validators" doc:"Rules that data must keep before it is stored; replaces those there are, and {} lifts the mount's."`
 }
 
 // MetadataPatchRequest changes what is kept about a secret.
 type MetadataPatchRequest struct {
 	Settings
-	Custom     wire.Object `json:"custom_metadata" doc:"Merged into those there are; null removes a name."`
-	Tags       Tags        `json:"tags" doc:"Merged into those there are; null removes a name."`
-	Validators wire.Object `json:"validators" doc:"Merged into those there are; null removes a rule."`
+	Custom     *wire.Object `json:"custom_metadata" body:"resets" doc:"Merged into those there are; null removes a name, and null for the whole removes all."`
+	Tags       Tags         `json:"tags" doc:"Merged into those there are; null removes a name."`
+	Validators wire.Object  `json:"validators" doc:"Merged into those there are; null removes a rule."`
 }
 
 // VersionFacts is what metadata answers about one version.
@@ -150,7 +150,7 @@ func (s *Store) WriteMetadata(ctx context.Context, by route.Caller, in MetadataR
 	}
 	return s.describe(ctx, by, &in.Settings, true, func(m *meta, a *about) (err error) {
 		if in.Custom != nil {
-			if m.custom, err = customMetadata(nil, in.Custom); err != nil {
+			if m.custom, err = customMetadata(nil, *in.Custom); err != nil {
 				return err
 			}
 		}
@@ -170,7 +170,7 @@ func (s *Store) WriteMetadata(ctx context.Context, by route.Caller, in MetadataR
 func (s *Store) PatchMetadata(ctx context.Context, by route.Caller, in MetadataPatchRequest) (route.Empty, error) {
 	return s.describe(ctx, by, &in.Settings, false, func(m *meta, a *about) (err error) {
 		if in.Custom != nil {
-			if m.custom, err = customMetadata(m.custom, in.Custom); err != nil {
+			if m.custom, err = customMetadata(m.custom, *in.Custom); err != nil {
 				return err
 			}
 		}

@@ -26,7 +26,7 @@ func run(s *Store, ctx context.Context) error {
 			// The last reads are worth a moment more; a closed store refuses.
 			end, cancel := context.WithTimeout(context.WithoutCancel(ctx), FlushInterval)
 			defer cancel()
-			if err := s.flushReads(end); err != nil && !errors.Is(err, storage.ErrClosed) {
+			if err := s.flush(end, maxNoted); err != nil && !errors.Is(err, storage.ErrClosed) {
 				s.log.Warn("the newest last reads were not written", "mount", s.mount.Path, "error", err)
 			}
 			return nil

@@ -221,3 +221,39 @@ func TestLastReadsAreWrittenInBulk(t *testing.T) {
 		}
 	})
 }
+
+func TestReadingManySecretsCostsFewWrites(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := openV2(t)
+		const secrets = 800
+		for i := range secrets {
+			e.Must(t, 200, "POST", fmt.Sprintf("data/s%d", i), `{"data":{"a":1}}`)
+		}
+		stop := e.Run(t)
+		for i := range secrets {
+			e.Must(t, 200, "GET", fmt.Sprintf("data/s%d", i), "")
+		}
+		written := func() (n int) {
+			err := e.Storage.View(t.Context(), func(r storage.Reader) error {
+				return storage.All(r, "s/", func(storage.Entry) error { n++; return nil })
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+		time.Sleep(kv.FlushInterval + time.Second)
+		if n := written(); n == 0 || n >= secrets {
+			t.Errorf("one round wrote %d last reads of %d", n, secrets)
+		}
+		for i := range secrets { // what waits in memory is known all the same
+			if metadata(t, e, fmt.Sprintf("s%d", i)).LastReadBy == "" {
+				t.Fatalf("s%d: its last read is not known", i)
+			}
+		}
+		stop()
+		if n := written(); n != secrets {
+			t.Errorf("at the end %d last reads are written, want %d", n, secrets)
+		}
+	})
+}

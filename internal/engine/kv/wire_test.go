@@ -293,3 +293,20 @@ func TestVersion1(t *testing.T) {
 
 	e.Must(t, 204, "DELETE", "app/none", "")
 }
+
+// Vault's clients take all of custom_metadata away with null.
+func TestNullRemovesCustomMetadata(t *testing.T) {
+	for _, method := range []string{"POST", "PATCH"} {
+		e := openV2(t)
+		e.Must(t, 204, "POST", "metadata/a", `{"custom_metadata":{"owner":"payments","tier":"1"}}`)
+		e.Must(t, 204, "PATCH", "metadata/a", `{"custom_metadata":{"tier":null}}`)
+		e.Must(t, 204, method, "metadata/a", `{"max_versions":3}`)
+		if data := string(e.Must(t, 200, "GET", "metadata/a", "").Data); !strings.Contains(data, `"custom_metadata":{"owner":"payments"}`) {
+			t.Errorf("%s without custom_metadata: %s", method, data)
+		}
+		e.Must(t, 204, method, "metadata/a", `{"custom_metadata":null}`)
+		if data := string(e.Must(t, 200, "GET", "metadata/a", "").Data); !strings.Contains(data, `"custom_metadata":null`) {
+			t.Errorf("%s of null: %s", method, data)
+		}
+	}
+}

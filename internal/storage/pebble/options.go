@@ -25,7 +25,7 @@ var Kind = storage.Kind{
 	Name: "pebble",
 	Doc: "Embedded storage in one directory, for one server. " +
 		"path: the directory, made when absent. " +
-		"cache_size: memory for blocks read from disk, such as 64MiB (the default).",
+		"cache_size: memory for blocks read from disk, such as 160MiB (the default).",
 	Open: func(ctx context.Context, settings map[string]string) (storage.Engine, error) {
 		o, err := parse(settings)
 		if err != nil {
@@ -36,12 +36,12 @@ var Kind = storage.Kind{
 }
 
 // defaultCache is the size of the block cache in bytes.
-const defaultCache = 64 << 20
+const defaultCache = 160 << 20
 
 // Options say where and how to open a store.
 type Options struct {
 	Path      string       // the directory
-	CacheSize int64        // bytes; 0 is 64 MiB
+	CacheSize int64        // bytes; 0 is 160 MiB
 	Logger    *slog.Logger // nil is slog.Default
 
 	fs vfs.FS // replaced by tests
