@@ -27,11 +27,11 @@ type Params struct {
 }
 
 // ParseBody reads a JSON object strictly: valid UTF-8, no duplicate names at
-// any level, at most MaxDepth levels, nothing after the object. An empty body
-// is no parameters.
+// any level, at most MaxDepth levels, nothing after the object. An empty body is
+// no parameters, and so is null, which Vault's clients send for it.
 func ParseBody(body []byte) (*Params, error) {
 	body = bytes.TrimSpace(body)
-	if len(body) == 0 {
+	if len(body) == 0 || string(body) == "null" {
 		return &Params{}, nil
 	}
 	if body[0] != '{' {

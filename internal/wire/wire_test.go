@@ -94,7 +94,7 @@ func TestParseBodyRefusals(t *testing.T) {
 			t.Errorf("%s: accepted", name)
 		}
 	}
-	for _, in := range []string{``, ` `, `{}`, `{"a":1,"b":{"a":2}}`, deep(MaxDepth - 1)} {
+	for _, in := range []string{``, ` `, `null`, ` null `, `{}`, `{"a":1,"b":{"a":2}}`, deep(MaxDepth - 1)} {
 		if _, err := ParseBody([]byte(in)); err != nil {
 			t.Errorf("%.40s: %v", in, err)
 		}
