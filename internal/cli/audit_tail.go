@@ -6,8 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
+	"os/signal"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -102,7 +105,13 @@ func (s *shell) tail(ctx context.Context, dir string, f *tailFlags) error {
 	if !f.follow {
 		return nil
 	}
+	// Stopping it is how it ends, and no failure.
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer stop()
 	for e, err := range audit.Read(ctx, dir, audit.ReadOptions{From: newest + 1, Filter: f.wants, Follow: true}) {
+		if ctx.Err() != nil {
+			return nil
+		}
 		if err != nil {
 			return unreadable(err)
 		}
@@ -190,8 +199,8 @@ func entryLine(e *audit.Entry) string {
 		words = append(words, "in "+(time.Duration(e.DurationUS)*time.Microsecond).String())
 	}
 	if d := e.Decision; d != nil && !d.Allowed {
-		words = append(words, "DENIED")
-		add("for want of %s", d.Missing)
+		words = append(words, "DENIED:")
+		add("%s", d.Missing)
 	}
 	add("error=%q", e.Error)
 	add("request=%s", e.Request.ID)

@@ -60,7 +60,7 @@ func (s *shell) kvPath(ctx context.Context, f *kvFlags, arg string) (kvPath, err
 	}
 	answer, err := s.do(ctx, client.Request{Path: "sys/internal/ui/mounts/" + strings.Trim(whole, "/"), WrapTTL: -1})
 	if client.IsDenied(err) {
-		return kvPath{}, fmt.Errorf("no mount that the token may use holds %s; coffer login names another token, coffer secrets list the mounts: %w", whole, err)
+		return unseenPath(f, whole), nil
 	}
 	if err != nil {
 		return kvPath{}, err
@@ -83,6 +83,16 @@ func (s *shell) kvPath(ctx context.Context, f *kvFlags, arg string) (kvPath, err
 		out.version = 2
 	}
 	return out, nil
+}
+
+// unseenPath is a path in a mount that the token may not know of. The request
+// for it goes out all the same: its refusal is one that can be asked about.
+func unseenPath(f *kvFlags, whole string) kvPath {
+	mount, path, _ := strings.Cut(whole, "/")
+	if named := strings.Trim(f.mount, "/"); named != "" {
+		mount, path = named, strings.TrimPrefix(strings.TrimPrefix(whole, named), "/")
+	}
+	return kvPath{mount: mount + "/", version: 2, path: path}
 }
 
 // secretPath is kvPath of a secret: not of a whole mount.

@@ -180,9 +180,9 @@ func (s *shell) whyTable(why *whyShown) error {
 		return err
 	}
 	var err error
-	if len(why.Considered) > 0 {
-		err = errors.Join(err, s.say("\nRules that match, and their say:"))
-		for _, line := range why.Considered {
+	if rules := ruleLines(why.Considered); len(rules) > 0 {
+		err = errors.Join(err, s.say("\nThe rules of these policies, the one that decides first:"))
+		for _, line := range rules {
 			err = errors.Join(err, s.say("  %s", printable(line)))
 		}
 	}
@@ -190,4 +190,20 @@ func (s *shell) whyTable(why *whyShown) error {
 		err = errors.Join(err, s.say("\nThis would have allowed it:\n%s", printableLines(strings.TrimRight(why.Fix, "\n"))))
 	}
 	return err
+}
+
+// ruleLines returns the lines of an explanation that are about rules; the rest of
+// it stands in the table.
+func ruleLines(explanation []string) []string {
+	var out []string
+	for _, line := range explanation {
+		switch {
+		case strings.HasPrefix(line, "this rule would allow it"):
+			return out
+		case strings.HasPrefix(line, "denied: "), strings.HasPrefix(line, "plain spelling: "), strings.HasPrefix(line, "because "):
+		default:
+			out = append(out, line)
+		}
+	}
+	return out
 }
