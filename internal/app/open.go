@@ -21,7 +21,11 @@ import (
 // openStorage opens the storage engine.
 func (s *Server) openStorage(ctx context.Context) (storage.Engine, error) {
 	path := filepath.Join(s.dataDir, "store")
-	return pebble.Open(ctx, pebble.Options{Path: path, CacheSize: s.cfg.CacheSize, Logger: s.log})
+	e, err := pebble.Open(ctx, pebble.Options{Path: path, CacheSize: s.cfg.CacheSize, Logger: s.log})
+	if err != nil {
+		return nil, err // and no engine, not even one that is nil
+	}
+	return e, nil
 }
 
 // openSeals opens the configured seals. One that cannot be opened is kept with
