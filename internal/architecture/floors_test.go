@@ -26,9 +26,10 @@ var floors = []string{
 	"internal/sys internal/builtin",
 	"internal/gateway",
 	"internal/httpapi/... internal/httpapi internal/docgen",
-	"internal/app internal/docgen/...",
+	"internal/app",
 	"client",
 	"internal/cli/... internal/cli",
+	"internal/docgen/...",
 	"cmd/...",
 }
 

@@ -17,7 +17,7 @@ import (
 	"github.com/cofferhq/coffer/internal/wire"
 )
 
-// The pages in docs/reference are those that the tables give now.
+// The pages in docs/reference are those that the tables and commands give now.
 func TestTheReferenceIsCurrent(t *testing.T) {
 	fresh := t.TempDir()
 	if err := write(fresh); err != nil {

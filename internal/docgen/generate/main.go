@@ -1,6 +1,6 @@
-// Command generate writes the reference of the HTTP API from the route tables:
-// a page for each engine, method and for sys, an index, and the OpenAPI
-// document.
+// Command generate writes the reference of the HTTP API from the route tables,
+// a page for each engine, method and for sys, an index and the OpenAPI document,
+// and that of the command line from its commands.
 //
 //	go run -tags pkcs11 ./internal/docgen/generate docs/reference
 //

@@ -6,6 +6,7 @@ import (
 
 	"github.com/cofferhq/coffer/internal/auth/tokens"
 	"github.com/cofferhq/coffer/internal/builtin"
+	"github.com/cofferhq/coffer/internal/cli"
 	"github.com/cofferhq/coffer/internal/docgen"
 	"github.com/cofferhq/coffer/internal/engine"
 	"github.com/cofferhq/coffer/internal/engine/cubbyhole"
@@ -56,6 +57,8 @@ func pages() (map[string][]byte, error) {
 		files[t.file+".md"] = []byte(docgen.Markdown(t.Mount))
 		fmt.Fprintf(&index, "| [%s](%s.md) | `/v1/%s` | %s |\n", t.Kind, t.file, t.Path, t.Doc)
 	}
+	index.WriteString("\nCommands are in the [reference of the command line](cli.md).\n")
+	files["cli.md"] = cli.Reference()
 	files["README.md"] = []byte(index.String())
 	var err error
 	files["openapi.json"], err = docgen.OpenAPI(sys.APILevel, mounts)
