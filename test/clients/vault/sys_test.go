@@ -59,7 +59,7 @@ func TestSealLife(t *testing.T) {
 		t.Errorf("health of a sealed server: %+v %v", h, err)
 	}
 	_, err = c.ListMounts()
-	refused(t, err, 503, "Vault is sealed")
+	refused(t, err, 503, "sealed")
 	status, err := c.Unseal(shares[0])
 	if err != nil || status.Progress != 1 || status.T != 2 || status.N != 3 || status.Type != "shamir" || status.Nonce == "" {
 		t.Errorf("half way: %+v %v", status, err)
@@ -68,7 +68,7 @@ func TestSealLife(t *testing.T) {
 		t.Errorf("reset: %+v %v", status, err)
 	}
 	_, err = c.Unseal("not a share")
-	refused(t, err, 400, "")
+	refused(t, err, 400, "'key' must be a valid hex or base64 string")
 	unseal(t, client, []string{shares[2], shares[0]})
 }
 
@@ -219,6 +219,10 @@ func TestRefusals(t *testing.T) {
 	c := client.Sys()
 	_, err := c.CORSStatus()
 	refused(t, err, 404, "unsupported path")
-	_, err = c.RaftAutopilotState()
+	refused(t, c.ConfigureCORS(&api.CORSRequest{}), 404, "unsupported path")
+	_, err = c.Renew("lease", 0)
 	refused(t, err, 404, "unsupported path")
+	_, err = c.Lookup("lease")
+	refused(t, err, 404, "unsupported path")
+	refused(t, c.RegisterPlugin(&api.RegisterPluginInput{Name: "x", Type: api.PluginTypeSecrets, Command: "x"}), 405, "unsupported operation")
 }
