@@ -199,7 +199,8 @@ func (g *Gateway) find(_ context.Context, t *turn) error {
 }
 
 func errSealed() error {
-	return fault.New(fault.Sealed, "Coffer is sealed; unseal it with `coffer operator unseal`")
+	// Clients look for Vault's words.
+	return fault.New(fault.Sealed, "Vault is sealed: this Coffer server answers nothing until it is unsealed, see `coffer operator unseal`")
 }
 
 // authenticate finds who asks. Public routes need nobody.
