@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/netip"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	"github.com/cofferhq/coffer/internal/policy"
 	"github.com/cofferhq/coffer/internal/policy/policystore"
 	"github.com/cofferhq/coffer/internal/route"
+	"github.com/cofferhq/coffer/internal/storage"
 	"github.com/cofferhq/coffer/internal/token"
 	"github.com/cofferhq/coffer/internal/wire"
 )
@@ -378,6 +380,9 @@ func (g *Gateway) handle(ctx context.Context, t *turn) error {
 		output = &out
 	}
 	t.output = output
+	if errors.Is(err, storage.ErrFull) {
+		return fault.Wrap(fault.Unavailable, err, "the storage's disk is full, and nothing was changed; make space on it, and the server goes on by itself")
+	}
 	return err
 }
 

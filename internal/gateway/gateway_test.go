@@ -57,6 +57,9 @@ func (j *jar) read(ctx context.Context, _ route.Caller, in jarPath) (jarText, er
 }
 
 func (j *jar) write(ctx context.Context, _ route.Caller, in jarPath) (route.Empty, error) {
+	if in.Text == "full" {
+		return route.Empty{}, fmt.Errorf("commit: %w", storage.ErrFull)
+	}
 	if in.Text == "fail" {
 		return route.Empty{}, fmt.Errorf("broken inside: %s", "cause-text")
 	}
@@ -484,6 +487,14 @@ func TestEnginesMayAskWhatTheirCallerMayDo(t *testing.T) {
 	}
 	if _, out := f.ask(t, f.root, "GET", "secret/can/secret/data/other", ""); fmt.Sprint(out["data"]) != "map[text:true true]" {
 		t.Errorf("root may not: %v", out)
+	}
+}
+
+func TestAFullDiskIsNamed(t *testing.T) {
+	f := newFixture(t)
+	status, out := f.ask(t, f.root, "POST", "secret/data/app/db", `{"text":"full"}`)
+	if status != 503 || !strings.Contains(fmt.Sprint(out["errors"]), "disk is full") {
+		t.Errorf("%d %v", status, out)
 	}
 }
 

@@ -39,7 +39,7 @@ func (t *Table) Enable(ctx context.Context, r Request) (*Entry, error) {
 	}
 	spec := t.Kinds(r.Type, options["version"])
 	if spec == nil || spec.Class != r.Class {
-		return nil, fault.New(fault.Invalid, "plugin not found in the catalog: %s; `coffer path-help sys/mounts` lists what there is", r.Type)
+		return nil, fault.New(fault.Invalid, "plugin not found in the catalog: %s; `coffer read sys/plugins/catalog` lists what there is", r.Type)
 	}
 	if spec.Version != "" && options["version"] == "" {
 		if options == nil {
