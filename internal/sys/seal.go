@@ -292,9 +292,10 @@ type GenerateInit struct {
 	PGP string      `json:"pgp_key" doc:"Not supported."`
 }
 
-// GenerateAnswer is how the making of a root token stands, in Vault's shape.
+// GenerateAnswer is how the making of a root token stands. Vault's clients read
+// it at the top level, OpenBao's in data.
 type GenerateAnswer struct {
-	route.Bare
+	route.Doubled
 	Nonce       string `json:"nonce"`
 	Started     bool   `json:"started"`
 	Progress    int    `json:"progress"`

@@ -230,7 +230,8 @@ func TestGenerateRoot(t *testing.T) {
 			for _, share := range s.shares[:3] {
 				out = s.must(t, 200, "", "PUT", base+"/update", quote(map[string]string{"key": share, "nonce": nonce}))
 			}
-			if out["complete"] != true || out["encoded_token"] != out["encoded_root_token"] {
+			data := out["data"].(map[string]any)
+			if out["complete"] != true || out["encoded_token"] != out["encoded_root_token"] || data["encoded_token"] != out["encoded_token"] {
 				t.Fatalf("%v", out)
 			}
 			encoded := out["encoded_token"].(string)
