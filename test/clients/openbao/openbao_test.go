@@ -220,4 +220,12 @@ func TestRefusals(t *testing.T) {
 	refused(t, err, 404, "unsupported path")
 	_, err = client.Sys().RotateRootInit(&api.RotateInitRequest{})
 	refused(t, err, 404, "unsupported path")
+	_, err = client.KVv2("secret").Put(t.Context(), "a/b", map[string]any{})
+	must(t, err)
+	if keys, err := client.KVv2("secret").Scan(t.Context(), ""); err == nil && keys != nil {
+		t.Errorf("a scan is answered: %+v", keys.Keys)
+	}
+	if keys, err := client.KVv2("secret").ListWithDetails(t.Context(), ""); err == nil && keys != nil {
+		t.Errorf("a list with details is answered: %+v", keys.Keys)
+	}
 }

@@ -59,7 +59,7 @@ func TestSealLife(t *testing.T) {
 		t.Errorf("health of a sealed server: %+v %v", h, err)
 	}
 	_, err = c.ListMounts()
-	refused(t, err, 503, "sealed")
+	refused(t, err, 503, "Vault is sealed")
 	status, err := c.Unseal(shares[0])
 	if err != nil || status.Progress != 1 || status.T != 2 || status.N != 3 || status.Type != "shamir" || status.Nonce == "" {
 		t.Errorf("half way: %+v %v", status, err)
