@@ -69,7 +69,6 @@ func (h *handler) read(w http.ResponseWriter, r *http.Request, req *gateway.Requ
 		return
 	}
 	req.Body, req.Problem = h.readBody(w, r)
-	return
 }
 
 // method maps an HTTP method to the API's: PUT is POST, HELP is GET, and HEAD
