@@ -225,7 +225,7 @@ func TestLastReadsAreWrittenInBulk(t *testing.T) {
 func TestReadingManySecretsCostsFewWrites(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := openV2(t)
-		const secrets = 800
+		const secrets = 1600
 		for i := range secrets {
 			e.Must(t, 200, "POST", fmt.Sprintf("data/s%d", i), `{"data":{"a":1}}`)
 		}
@@ -242,9 +242,9 @@ func TestReadingManySecretsCostsFewWrites(t *testing.T) {
 			}
 			return n
 		}
-		time.Sleep(kv.FlushInterval + time.Second)
-		if n := written(); n == 0 || n >= secrets {
-			t.Errorf("one round wrote %d last reads of %d", n, secrets)
+		time.Sleep(kv.FlushInterval + time.Second) // the round at the start, and one more
+		if n := written(); n == 0 || n > 2*500 {
+			t.Errorf("two rounds wrote %d last reads", n)
 		}
 		for i := range secrets { // what waits in memory is known all the same
 			if metadata(t, e, fmt.Sprintf("s%d", i)).LastReadBy == "" {
