@@ -215,7 +215,7 @@ func TestRefusals(t *testing.T) {
 		{"POST", "revoke-orphan", `{"token":"` + batch + `"}`, fault.Invalid, "batch tokens cannot be revoked"},
 		{"POST", "revoke-accessor", `{}`, fault.Invalid, "missing accessor"},
 		{"POST", "create", `{"ttl":-5}`, fault.Invalid, "ttl must be positive"},
-		{"POST", "create", `{"ttl":"1000000h"}`, fault.Invalid, "ttl: a duration of 1000000h0m0s is beyond the limit of 876000h0m0s"},
+		{"POST", "create", `{"ttl":"1000000h"}`, fault.Invalid, "ttl: it is beyond the limit of 876000h0m0s"},
 		{"POST", "create/none", `{}`, fault.Invalid, "unknown role none"},
 		{"GET", "roles/none", ``, fault.NotFound, ""},
 		{"LIST", "roles", ``, fault.NotFound, ""},

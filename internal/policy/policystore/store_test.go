@@ -253,9 +253,9 @@ func TestTheCacheFollowsOtherNodes(t *testing.T) {
 	there := newStore(t, other)
 	put(t, there, "app", `path "secret/a" { capabilities = ["read"] }`)
 	eventually(t, "another node's policy is not seen", func() bool { return allows(t, here, "secret/a", "app") })
-	for range 50 {
-		allows(t, here, "secret/a", "app")
-	}
+	eventually(t, "nothing is answered from the cache", func() bool {
+		return allows(t, here, "secret/a", "app") && here.CacheStats().Hits > 0
+	})
 	put(t, there, "app", `path "secret/b" { capabilities = ["read"] }`)
 	changed := time.Now()
 	eventually(t, "another node's change is not seen", func() bool {
@@ -268,9 +268,6 @@ func TestTheCacheFollowsOtherNodes(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "another node's removal is not seen", func() bool { return !allows(t, here, "secret/b", "app") })
-	if here.CacheStats().Hits == 0 {
-		t.Error("nothing was answered from the cache")
-	}
 }
 
 func TestACombinationIsCompiledOnce(t *testing.T) {
