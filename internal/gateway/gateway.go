@@ -135,7 +135,7 @@ func (g *Gateway) Serve(ctx context.Context, r *Request) Answer {
 			break
 		}
 	}
-	answer, problem := t.answer(err)
+	answer, problem := t.answer(named(err))
 	if t.token != nil {
 		if err := t.services.Tokens.Release(context.WithoutCancel(ctx), t.token); err != nil {
 			g.Log.Warn("a token whose last use is over is not removed yet", "accessor", t.token.Accessor, "error", err)
@@ -380,8 +380,22 @@ func (g *Gateway) handle(ctx context.Context, t *turn) error {
 		output = &out
 	}
 	t.output = output
-	if errors.Is(err, storage.ErrFull) {
+	return err
+}
+
+// named gives the storage engine's troubles, wherever on a request's way they
+// were met, the words that say what to do.
+func named(err error) error {
+	var known *fault.Error
+	switch {
+	case errors.As(err, &known) && known.Kind != fault.Internal:
+		return err
+	case errors.Is(err, storage.ErrFull):
 		return fault.Wrap(fault.Unavailable, err, "the storage's disk is full, and nothing was changed; make space on it, and the server goes on by itself")
+	case errors.Is(err, storage.ErrUnavailable):
+		return fault.Wrap(fault.Unavailable, err, "the storage engine cannot be reached; try again, the server reconnects by itself")
+	case errors.Is(err, storage.ErrUncertain):
+		return fault.Wrap(fault.Unavailable, err, "the storage engine went away while it committed: the change may or may not be there; read it before trying again")
 	}
 	return err
 }

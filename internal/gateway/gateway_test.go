@@ -57,8 +57,8 @@ func (j *jar) read(ctx context.Context, _ route.Caller, in jarPath) (jarText, er
 }
 
 func (j *jar) write(ctx context.Context, _ route.Caller, in jarPath) (route.Empty, error) {
-	if in.Text == "full" {
-		return route.Empty{}, fmt.Errorf("commit: %w", storage.ErrFull)
+	if trouble := map[string]error{"full": storage.ErrFull, "away": storage.ErrUnavailable, "torn": storage.ErrUncertain}[in.Text.Reveal()]; trouble != nil {
+		return route.Empty{}, fmt.Errorf("commit: %w", trouble)
 	}
 	if in.Text == "fail" {
 		return route.Empty{}, fmt.Errorf("broken inside: %s", "cause-text")
@@ -490,11 +490,13 @@ func TestEnginesMayAskWhatTheirCallerMayDo(t *testing.T) {
 	}
 }
 
-func TestAFullDiskIsNamed(t *testing.T) {
+func TestTroublesOfTheStorageEngineAreNamed(t *testing.T) {
 	f := newFixture(t)
-	status, out := f.ask(t, f.root, "POST", "secret/data/app/db", `{"text":"full"}`)
-	if status != 503 || !strings.Contains(fmt.Sprint(out["errors"]), "disk is full") {
-		t.Errorf("%d %v", status, out)
+	for text, want := range map[string]string{"full": "disk is full", "away": "cannot be reached", "torn": "may or may not be there"} {
+		status, out := f.ask(t, f.root, "POST", "secret/data/app/db", `{"text":"`+text+`"}`)
+		if status != 503 || !strings.Contains(fmt.Sprint(out["errors"]), want) {
+			t.Errorf("%s: %d %v", text, status, out)
+		}
 	}
 }
 

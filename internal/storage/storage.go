@@ -38,6 +38,8 @@ var (
 	ErrFull        = errors.New("storage is full")
 	ErrReadOnly    = errors.New("storage accepts no writes")
 	ErrFailed      = errors.New("storage engine failed and must be restarted") // every call returns it from then on
+	ErrUnavailable = errors.New("storage engine cannot be reached")            // nothing was written; later calls may succeed
+	ErrUncertain   = errors.New("storage engine went away during a commit, which may or may not have taken effect")
 )
 
 // Reader reads one consistent snapshot. It is valid only inside the function
@@ -101,7 +103,9 @@ type Engine interface {
 	// call Update or Close: they would wait for it. When fn
 	// returns an error nothing is written and the error is returned as it is.
 	// When Update returns nil the commit is durable. Revision is that of the
-	// commit, or of the snapshot when fn wrote nothing.
+	// commit, or of the snapshot when fn wrote nothing. Every error but
+	// ErrUncertain means that nothing was written; after ErrUncertain fn is not
+	// run again, since it could meet its own writes.
 	Update(ctx context.Context, fn func(Txn) error) (Revision, error)
 	// Watch reports every commit after from that touches prefix, in order and
 	// without gaps, only once it is durable, and progress at least every
