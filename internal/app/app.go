@@ -37,7 +37,9 @@ type Server struct {
 	cfg     *config.Config
 	log     *slog.Logger
 	version sys.Version
-	dataDir string
+	dataDir string      // what belongs to this node alone
+	store   string      // the embedded engine's directory
+	nodeID  string
 	temp    string      // removed at the end; of a development server
 	devRoot wire.Secret // a development server's root token
 
@@ -49,7 +51,7 @@ type Server struct {
 	gateway *gateway.Gateway
 	system  *sys.System
 	metrics *metrics.Metrics
-	store   keeper
+	keeper  keeper
 
 	first     atomic.Pointer[FirstStart] // while the server initializes itself
 	running   *running                   // while unsealed
@@ -99,18 +101,21 @@ func Start(ctx context.Context, cfg *config.Config, version sys.Version, log *sl
 
 // openData opens what lies on disk.
 func (s *Server) openData(ctx context.Context) error {
-	s.dataDir = s.cfg.Storage.Path
+	s.dataDir, s.store = s.cfg.DataDir, filepath.Join(s.cfg.Storage.Path, "store")
 	if s.cfg.Dev != nil {
 		dir, err := os.MkdirTemp("", "coffer-dev-")
 		if err != nil {
 			return err
 		}
-		s.temp, s.dataDir = dir, dir
+		s.temp, s.dataDir, s.store = dir, dir, filepath.Join(dir, "store")
 	}
 	if err := os.MkdirAll(s.dataDir, 0o700); err != nil {
 		return fmt.Errorf("make the data directory: %w", err)
 	}
 	var err error
+	if s.nodeID, err = nodeID(s.cfg.NodeID, s.dataDir); err != nil {
+		return fmt.Errorf("name the node: %w", err)
+	}
 	if s.engine, err = s.openStorage(ctx); err != nil {
 		return fmt.Errorf("open the storage: %w", err)
 	}
@@ -123,7 +128,7 @@ func (s *Server) openData(ctx context.Context) error {
 	}
 	s.audit, err = audit.Open(dir, audit.Options{
 		Origin: s.origin, SegmentSize: s.cfg.Audit.SegmentSize, Reserve: s.cfg.Audit.Reserve,
-		OnCheckpoint: s.store.Keep, Logger: s.log,
+		OnCheckpoint: s.keeper.Keep, Logger: s.log,
 	})
 	return err
 }

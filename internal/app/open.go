@@ -20,8 +20,18 @@ import (
 
 // openStorage opens the storage engine.
 func (s *Server) openStorage(ctx context.Context) (storage.Engine, error) {
-	path := filepath.Join(s.dataDir, "store")
-	e, err := pebble.Open(ctx, pebble.Options{Path: path, CacheSize: s.cfg.CacheSize, Logger: s.log})
+	if s.cfg.Storage.Settings != nil {
+		kind := builtin.StorageKind(s.cfg.Storage.Kind)
+		if kind == nil {
+			return nil, fmt.Errorf("this binary has no storage engine %q", s.cfg.Storage.Kind)
+		}
+		e, err := kind.Open(ctx, s.cfg.Storage.Settings)
+		if err != nil {
+			return nil, fmt.Errorf("storage %q: %w", s.cfg.Storage.Kind, err)
+		}
+		return e, nil
+	}
+	e, err := pebble.Open(ctx, pebble.Options{Path: s.store, CacheSize: s.cfg.CacheSize, Logger: s.log})
 	if err != nil {
 		return nil, err // and no engine, not even one that is nil
 	}
@@ -58,19 +68,53 @@ func originOf(dir string) (string, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", err
 	}
-	file := filepath.Join(dir, "origin")
+	return kept(filepath.Join(dir, "origin"), func() string { return "coffer-" + random(6) + "/audit" })
+}
+
+// nodeID returns the node's name: the configured one, or one that is made the
+// first time and kept in the data directory.
+func nodeID(configured, dir string) (string, error) {
+	if configured != "" {
+		return configured, nil
+	}
+	return kept(filepath.Join(dir, "node-id"), func() string {
+		host, _ := os.Hostname()
+		host, _, _ = strings.Cut(host, ".")
+		host = strings.Trim(strings.Map(func(r rune) rune {
+			if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' {
+				return r
+			}
+			return '-'
+		}, host), "-")
+		return strings.TrimLeft(host[:min(len(host), 40)]+"-"+random(4), "-")
+	})
+}
+
+// auditNode names the node by which the newest checkpoint of its log is kept in
+// storage. An embedded store has one node whatever it is called, so that a log
+// cannot be emptied unseen by giving the node another name.
+func (s *Server) auditNode() string {
+	if s.cfg.Storage.Settings == nil {
+		return "embedded"
+	}
+	return s.nodeID
+}
+
+// kept returns the line in a file, which is made when it is not there.
+func kept(file string, made func() string) (string, error) {
 	text, err := os.ReadFile(file)
-	if err == nil && strings.TrimSpace(string(text)) != "" {
-		return strings.TrimSpace(string(text)), nil
+	if line := strings.TrimSpace(string(text)); err == nil && line != "" {
+		return line, nil
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", err
 	}
-	var id [6]byte
-	_, _ = rand.Read(id[:])
-	origin := "coffer-" + hex.EncodeToString(id[:]) + "/audit"
-	if err := os.WriteFile(file, []byte(origin+"\n"), 0o600); err != nil {
-		return "", fmt.Errorf("write the log's name: %w", err)
-	}
-	return origin, nil
+	line := made()
+	return line, os.WriteFile(file, []byte(line+"\n"), 0o600)
+}
+
+func random(bytes int) string {
+	id := make([]byte, bytes)
+	_, _ = rand.Read(id)
+	return hex.EncodeToString(id)
 }

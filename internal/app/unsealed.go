@@ -64,11 +64,11 @@ func (s *Server) unseal(ctx context.Context) (err error) {
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	r.end = end
 	s.setRunning(r) // for seal, which cleans up after an error
-	acceptLoss := uint64(s.cfg.Audit.AcceptLoss)
-	if r.Devices, err = auditstore.Open(ctx, storage.Sub(s.barrier, auditRows), s.audit, s.origin, acceptLoss, s.log); err != nil {
+	log := auditstore.Own{Log: s.audit, Node: s.auditNode(), Origin: s.origin, AcceptLoss: uint64(s.cfg.Audit.AcceptLoss)}
+	if r.Devices, err = auditstore.Open(ctx, storage.Sub(s.barrier, auditRows), log, s.log); err != nil {
 		return err
 	}
-	s.store.store.Store(r.Devices)
+	s.keeper.store.Store(r.Devices)
 	r.Policies = policystore.New(s.barrier)
 	if err := r.Policies.Seed(ctx); err != nil {
 		return err
@@ -188,7 +188,7 @@ func (s *Server) seal() {
 	s.gateway.Shut()
 	r := s.getRunning()
 	s.setRunning(nil)
-	s.store.store.Store(nil)
+	s.keeper.store.Store(nil)
 	if r == nil {
 		return
 	}

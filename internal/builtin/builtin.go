@@ -4,6 +4,8 @@
 package builtin
 
 import (
+	"slices"
+
 	"github.com/cofferhq/coffer/internal/auth/userpass"
 	"github.com/cofferhq/coffer/internal/engine"
 	"github.com/cofferhq/coffer/internal/engine/kv"
@@ -17,6 +19,16 @@ import (
 
 // Storage lists the storage engines; the first is the default.
 var Storage = []storage.Kind{pebble.Kind}
+
+// StorageKind returns the kind of a name, nil when there is none.
+func StorageKind(name string) *storage.Kind {
+	for i, k := range Storage {
+		if k.Name == name || slices.Contains(k.Also, name) {
+			return &Storage[i]
+		}
+	}
+	return nil
+}
 
 // Seals lists the seals; the first is the default.
 var Seals = []seal.Kind{keyfile.Kind, shamir.Kind, pkcs11.Kind}

@@ -10,6 +10,7 @@ package config
 
 import (
 	"crypto/tls"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"net/netip"
@@ -33,6 +34,12 @@ type Config struct {
 	Audit     Audit
 	Telemetry Telemetry
 	Lockouts  []Lockout
+
+	// DataDir is the directory of what belongs to this node alone: its audit log,
+	// its private certificate authority, its name. The embedded engine's directory
+	// unless said otherwise.
+	DataDir string
+	NodeID  string // tells this node from the others; "" makes one and keeps it in DataDir
 
 	APIAddr     string // how clients reach this server, "" when not said
 	ClusterAddr string
@@ -61,8 +68,17 @@ type Config struct {
 
 // Storage is where everything is kept.
 type Storage struct {
-	Kind string // "pebble", or "memory" for a development server
-	Path string // the directory
+	Kind     string   // "pebble", "memory" for a development server, or an engine on the network
+	Path     string   // the embedded engine's directory
+	Settings Settings // what an engine on the network is told
+}
+
+// Settings are an engine's, as written; one may be a password.
+type Settings map[string]string
+
+// Format keeps the values out of whatever prints a configuration.
+func (s Settings) Format(f fmt.State, _ rune) {
+	_, _ = fmt.Fprintf(f, "(%d settings)", len(s))
 }
 
 // Listener is one place where the API is served.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -131,7 +132,8 @@ func TestEverySettingIsUnderstood(t *testing.T) {
 	l := c.Listeners[0]
 	checks := map[string][2]any{
 		"api_addr":       {c.APIAddr, "https://coffer.example.test:8200"},
-		"storage":        {c.Storage, Storage{"pebble", dir + "/data"}},
+		"storage":        {c.Storage.Kind + " " + c.Storage.Path, "pebble " + dir + "/data"},
+		"data dir":       {c.DataDir, dir + "/data"},
 		"mlock":          {c.DisableMlock, true},
 		"level":          {c.LogLevel, slog.LevelDebug},
 		"format":         {c.LogFormat, "json"},
@@ -219,6 +221,9 @@ func TestMistakesAreNamed(t *testing.T) {
 		{"two storages", storage + storage, `c.hcl:4: storage "pebble": there is a storage block already`},
 		{"no storage", "ui = true", `c.hcl: storage: it is missing; write storage "pebble"`},
 		{"other storage", `storage "consul" { path = "x" }`, `storage "consul" is not there; available are "pebble"`},
+		{"no data_dir", `storage "etcd" { address = "http://127.0.0.1:2379" }`, `data_dir: it is missing; this node's audit log`},
+		{"nested storage", "storage \"postgres\" {\n connection_url { a = 1 }\n}", `c.hcl:2: storage "postgres": connection_url: it must be`},
+		{"bad node", storage + `node_id = "a/b"`, `node_id: "a/b" is no name for a node`},
 		{"inmem", `storage "inmem" {}`, `-dev`},
 		{"no path", "storage \"file\" {\n}", `c.hcl:1: storage "file": path is missing`},
 		{"retry_join", "storage \"raft\" {\n path = \"x\"\n retry_join {\n }\n}", `c.hcl:3: storage "raft": retry_join: the embedded engine serves one machine`},
@@ -332,6 +337,31 @@ func TestDefaults(t *testing.T) {
 	}
 	if len(c.Notices) != 0 {
 		t.Errorf("notices %q", c.Notices)
+	}
+}
+
+func TestAnEngineOnTheNetworkIsToldItsSettings(t *testing.T) {
+	path := put(t, "c.hcl", `
+data_dir = "/var/lib/coffer"
+node_id  = "node-1"
+storage "etcd" {
+  address  = ["https://10.0.0.1:2379", "https://10.0.0.2:2379"]
+  path     = "coffer/"
+  password = "not-to-be-printed"
+}`)
+	c, err := Load(Source{Paths: []string{path}, Getenv: func(string) string { return "" }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Settings{"address": "https://10.0.0.1:2379,https://10.0.0.2:2379", "path": "coffer/", "password": "not-to-be-printed"}
+	if c.Storage.Kind != "etcd" || !maps.Equal(c.Storage.Settings, want) || c.DataDir != "/var/lib/coffer" || c.NodeID != "node-1" {
+		t.Errorf("%q %v", c.Storage.Kind, maps.Equal(c.Storage.Settings, want))
+	}
+	if text := fmt.Sprintf("%v %+v %#v %s", c, c.Storage, c.Storage, c.Storage.Settings); strings.Contains(text, "not-to-be") {
+		t.Errorf("a printed configuration shows the password: %s", text)
+	}
+	if text, err := json.Marshal(c.Sanitized()); err != nil || strings.Contains(string(text), "not-to-be") {
+		t.Errorf("the sanitized configuration shows the password: %s %v", text, err)
 	}
 }
 

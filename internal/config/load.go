@@ -105,6 +105,7 @@ func (c *Config) environment(getenv func(string) string) []Problem {
 	var problems []Problem
 	for _, o := range []key{
 		{"API_ADDR", apiAddress(&c.APIAddr)},
+		{"NODE_ID", nodeID(&c.NodeID)},
 		{"CLUSTER_ADDR", apiAddress(&c.ClusterAddr)},
 		{"LOG_LEVEL", level(&c.LogLevel)},
 		{"LOG_FORMAT", oneOf(&c.LogFormat, "standard", "json")},
@@ -149,6 +150,13 @@ func (c *Config) complete(from Source) []Problem {
 	}
 	if c.Storage.Kind == "" {
 		add("storage", `it is missing; write storage "pebble" { path = "/var/lib/coffer" }, or start with -dev`)
+	}
+	switch {
+	case c.DataDir != "":
+	case len(c.Storage.Settings) > 0 || slices.Contains(remoteKinds, c.Storage.Kind):
+		add("data_dir", `it is missing; this node's audit log and its name lie in it: write data_dir = "/var/lib/coffer"`)
+	default:
+		c.DataDir = c.Storage.Path
 	}
 	if len(c.Listeners) == 0 {
 		c.Listeners = append(c.Listeners, defaultListener("tcp"))

@@ -21,7 +21,8 @@ type section struct {
 	where  string // for messages; "" is the file itself
 	keys   []key
 	blocks []block
-	done   func() error // checks the keys against each other
+	any    func(name string, v value) error // takes keys that are not in the list; nil refuses them
+	done   func() error                     // checks the keys against each other
 }
 
 // key is one setting.
@@ -114,6 +115,9 @@ func (r *reader) fill(s *section, items []*ast.ObjectItem, at token.Pos) {
 		}
 		field := join(s.where, name)
 		k := s.key(name)
+		if k == nil && s.any != nil {
+			k = &key{name, func(v value) error { return s.any(name, v) }}
+		}
 		if k == nil {
 			r.problem(at, field, "it is not known; %s", suggest(name, s.names()))
 			continue

@@ -6,6 +6,7 @@ import (
 	"math"
 	"net/url"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -17,6 +18,8 @@ func (c *Config) settings() *section {
 		{"api_addr", apiAddress(&c.APIAddr)},
 		{"cluster_addr", apiAddress(&c.ClusterAddr)},
 		{"cluster_name", text(&c.ClusterName)},
+		{"data_dir", directory(&c.DataDir)},
+		{"node_id", nodeID(&c.NodeID)},
 		{"default_lease_ttl", duration(&c.DefaultLeaseTTL, time.Second)},
 		{"max_lease_ttl", duration(&c.MaxLeaseTTL, time.Second)},
 		{"default_max_request_duration", duration(&c.MaxRequestDuration, time.Millisecond)},
@@ -120,9 +123,50 @@ func (c *Config) openStorage() func(string) (*section, error) {
 		case "inmem":
 			return nil, fmt.Errorf("keeping secrets in memory only is for development; start with -dev")
 		}
-		return nil, fmt.Errorf("storage %q is not there; available are \"pebble\" (one directory, embedded) and Vault's names \"file\" and \"raft\" for it", kind)
+		if !slices.Contains(remoteKinds, kind) {
+			return nil, fmt.Errorf("storage %q is not there; available are \"pebble\" (one directory, embedded; Vault's names \"file\" and \"raft\" mean it too), \"etcd\" and \"postgres\"", kind)
+		}
+		c.Storage = Storage{Kind: kind, Settings: Settings{}}
+		return c.Storage.remote(), nil
 	}
 }
+
+// remoteKinds are the engines that are servers of their own, under every name
+// that package builtin knows them by.
+var remoteKinds = []string{"etcd", "postgres", "postgresql"}
+
+// remote is the block of an engine on the network. Which settings there are is
+// the engine's to say, when it is opened.
+func (s *Storage) remote() *section {
+	return &section{any: func(name string, v value) error {
+		text, err := v.text()
+		if err != nil {
+			var items []string
+			if items, err = v.list(); err == nil {
+				text = strings.Join(items, ",")
+			}
+		}
+		s.Settings[name] = text
+		return err
+	}}
+}
+
+// nodeID accepts a name that may stand in keys, logs and checkpoints.
+func nodeID(to *string) func(value) error {
+	return func(v value) error {
+		text, err := v.text()
+		if err != nil {
+			return err
+		}
+		if !nodeName.MatchString(text) {
+			return fmt.Errorf("%q is no name for a node; write up to 64 letters, digits, dots, dashes and underscores", text)
+		}
+		*to = text
+		return nil
+	}
+}
+
+var nodeName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
 
 func (c *Config) openListener(kind string) (*section, error) {
 	if kind != "tcp" && kind != "unix" {

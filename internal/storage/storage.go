@@ -135,7 +135,8 @@ func CheckKey(key string) error {
 
 // Kind declares an engine for the table in package builtin.
 type Kind struct {
-	Name string // the label of the storage block in the configuration
+	Name string   // the label of the storage block in the configuration
+	Also []string // other labels of the same kind, such as Vault's
 	Doc  string
 	// Open opens the engine. settings holds the block's attributes as written;
 	// an unknown or malformed one is an error that names it.

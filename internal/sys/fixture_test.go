@@ -139,7 +139,7 @@ func newServer(t testing.TB) *server {
 func (s *server) open(ctx context.Context) error {
 	log, u := slog.New(slog.DiscardHandler), &sys.Unsealed{}
 	var err error
-	if u.Devices, err = auditstore.Open(ctx, storage.Sub(s.barrier, "core/audit/"), s.audit, "coffer-test/audit", 0, log); err != nil {
+	if u.Devices, err = auditstore.Open(ctx, storage.Sub(s.barrier, "core/audit/"), auditstore.Own{Log: s.audit, Node: "here", Origin: "coffer-test/audit"}, log); err != nil {
 		return err
 	}
 	u.Policies = policystore.New(s.barrier)

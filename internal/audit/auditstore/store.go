@@ -1,7 +1,7 @@
 // Package auditstore keeps in storage what the audit log needs while the server
-// is unsealed: the key that signs checkpoints, the newest checkpoint, against
-// which a log that was cut shows, and the devices enabled beside the log. The
-// log itself is files: package audit.
+// is unsealed: the key that signs checkpoints, the newest checkpoint of each
+// node's log, against which a log that was cut shows, and the devices enabled
+// beside the logs. A log itself is files: package audit.
 package auditstore
 
 import (
@@ -12,6 +12,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -24,10 +26,10 @@ import (
 
 // Rows, below the store's part of the barrier.
 const (
-	keyRow        = "key"        // seed of the signing key
-	saltRow       = "salt"       // of hashes in devices
-	checkpointRow = "checkpoint" // newest signed checkpoint
-	devicePrefix  = "device/"    // + name: a Device
+	keyRow           = "key"         // seed of the key that signs every node's checkpoints
+	saltRow          = "salt"        // of hashes in devices
+	checkpointPrefix = "checkpoint/" // + node: the newest signed checkpoint of its log
+	devicePrefix     = "device/"     // + name: a Device
 )
 
 // MaxDevices is how many devices may be enabled.
@@ -42,30 +44,41 @@ type Device struct {
 	Local       bool              `json:"local"`
 }
 
+// Own is this node's audit log.
+type Own struct {
+	Log    *audit.Log
+	Node   string // names the node among those that share the storage
+	Origin string // names the log
+	// AcceptLoss is the size of a stored checkpoint that the log no longer reaches
+	// and that an operator has given up; 0 accepts nothing.
+	AcceptLoss uint64
+}
+
 // Store is open while the server is unsealed.
 type Store struct {
 	storage storage.Engine
 	log     *audit.Log
 	slog    *slog.Logger
 	origin  string
+	row     string // of this node's checkpoint
 	salt    string
 	public  ed25519.PublicKey
 
 	changes sync.Mutex // one change of the devices at a time
 
 	mu     sync.Mutex
-	hashes map[string]func(string) string // by device path
+	hashes map[string]func(string) string // by device path, of the devices that are open
+	open   map[string]Device              // same
 	newest chan audit.Checkpoint          // the newest one that is not stored yet
 }
 
 // Open holds the log against the newest checkpoint in storage, starts signing,
-// and enables the devices that are kept. acceptLoss is the size of a stored
-// checkpoint that the log no longer reaches and that an operator has given up;
-// 0 accepts nothing.
-func Open(ctx context.Context, part storage.Engine, log *audit.Log, origin string, acceptLoss uint64, logger *slog.Logger) (*Store, error) {
+// and enables the devices that are kept.
+func Open(ctx context.Context, part storage.Engine, own Own, logger *slog.Logger) (*Store, error) {
+	log, origin := own.Log, own.Origin
 	s := &Store{
-		storage: part, log: log, slog: logger, origin: origin,
-		hashes: map[string]func(string) string{}, newest: make(chan audit.Checkpoint, 1),
+		storage: part, log: log, slog: logger, origin: origin, row: checkpointPrefix + own.Node,
+		hashes: map[string]func(string) string{}, open: map[string]Device{}, newest: make(chan audit.Checkpoint, 1),
 	}
 	seed, err := s.keys(ctx)
 	if err != nil {
@@ -73,23 +86,15 @@ func Open(ctx context.Context, part storage.Engine, log *audit.Log, origin strin
 	}
 	private := ed25519.NewKeyFromSeed(seed)
 	s.public = private.Public().(ed25519.PublicKey)
-	if err := s.check(ctx, acceptLoss); err != nil {
+	if err := s.check(ctx, own.AcceptLoss); err != nil {
 		return nil, err
 	}
 	signer, err := audit.NewSigner(origin, private)
 	if err != nil {
 		return nil, err
 	}
-	devices, err := s.List(ctx)
-	if err != nil {
+	if err := s.reconcile(ctx); err != nil {
 		return nil, err
-	}
-	for _, d := range devices {
-		if err := s.start(d); err != nil {
-			// The log decides; a device that cannot be opened must not keep the
-			// server sealed.
-			logger.Error("an audit device cannot be opened and gets nothing", "device", d.Path, "error", err)
-		}
 	}
 	log.SetSigner(signer)
 	// What a crash left unsigned is signed before anything is added to it, and a
@@ -116,6 +121,7 @@ func (s *Store) Close() {
 		}
 	}
 	clear(s.hashes)
+	clear(s.open)
 }
 
 // settle makes a checkpoint of everything in the log and stores it.
@@ -158,7 +164,7 @@ func (s *Store) keys(ctx context.Context) (seed []byte, err error) {
 func (s *Store) check(ctx context.Context, acceptLoss uint64) error {
 	var stored []byte
 	err := s.storage.View(ctx, func(r storage.Reader) (err error) {
-		stored, err = r.Get(checkpointRow)
+		stored, err = r.Get(s.row)
 		return err
 	})
 	if errors.Is(err, storage.ErrNotFound) {
@@ -214,15 +220,29 @@ func (s *Store) Keep(c audit.Checkpoint) {
 // retryAfter is how long after a failure a checkpoint is stored again.
 const retryAfter = time.Second
 
-// Run stores new checkpoints until ctx ends. One that could not be stored is
-// tried again until there is a newer one.
+// Run stores new checkpoints, and opens and closes devices as other nodes enable
+// and disable them, until ctx ends.
 func (s *Store) Run(ctx context.Context) error {
+	ctx, stop := context.WithCancel(ctx)
+	var following sync.WaitGroup
+	defer following.Wait()
+	defer stop()
+	failed := make(chan error, 1)
+	following.Go(func() { failed <- s.follow(ctx) })
+	return s.store(ctx, failed)
+}
+
+// store stores new checkpoints. One that could not be stored is tried again
+// until there is a newer one.
+func (s *Store) store(ctx context.Context, failed <-chan error) error {
 	var waiting audit.Checkpoint
 	var again <-chan time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case err := <-failed:
+			return err
 		case waiting = <-s.newest:
 		case <-again:
 		}
@@ -235,8 +255,71 @@ func (s *Store) Run(ctx context.Context) error {
 }
 
 func (s *Store) keep(ctx context.Context, c audit.Checkpoint) error {
-	_, err := s.storage.Update(ctx, func(t storage.Txn) error { return t.Put(checkpointRow, c.Note) })
+	_, err := s.storage.Update(ctx, func(t storage.Txn) error { return t.Put(s.row, c.Note) })
 	return err
+}
+
+// follow keeps the devices as the rows say.
+func (s *Store) follow(ctx context.Context) error {
+	for {
+		var from storage.Revision
+		if err := s.storage.View(ctx, func(r storage.Reader) error { from = r.Revision(); return nil }); err != nil {
+			return err
+		}
+		if err := s.reconcile(ctx); err != nil {
+			return err
+		}
+		err := s.storage.Watch(ctx, devicePrefix, from, func(c storage.Commit) error {
+			if len(c.Changes) == 0 {
+				return nil
+			}
+			return s.reconcile(ctx)
+		})
+		if !errors.Is(err, storage.ErrHistoryGone) {
+			return err
+		}
+	}
+}
+
+// reconcile opens the devices that have a row and closes those that have none.
+func (s *Store) reconcile(ctx context.Context) error {
+	s.changes.Lock()
+	defer s.changes.Unlock()
+	devices, err := s.List(ctx)
+	if err != nil {
+		return err
+	}
+	wanted := map[string]bool{}
+	for _, d := range devices {
+		wanted[d.Path] = true
+		if was, open := s.opened(d.Path); open {
+			if reflect.DeepEqual(was, d) {
+				continue
+			}
+			s.stop(d.Path)
+		}
+		if err := s.start(d); err != nil {
+			// The log decides; a device that cannot be opened must not keep the
+			// server sealed.
+			s.slog.Error("an audit device cannot be opened and gets nothing", "device", d.Path, "error", err)
+		}
+	}
+	s.mu.Lock()
+	open := slices.Collect(maps.Keys(s.open))
+	s.mu.Unlock()
+	for _, path := range open {
+		if !wanted[path] {
+			s.stop(path)
+		}
+	}
+	return nil
+}
+
+func (s *Store) opened(path string) (Device, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d, open := s.open[path]
+	return d, open
 }
 
 // PublicKey is the key that checkpoints are verified with, in the form of
@@ -275,7 +358,7 @@ func (s *Store) Enable(ctx context.Context, d Device) error {
 	}
 	switch {
 	case slices.ContainsFunc(all, func(o Device) bool { return o.Path == d.Path }):
-		return fault.New(fault.Invalid, "path already in use: an audit device is enabled at %s", d.Path)
+		return inUse(d.Path)
 	case len(all) >= MaxDevices:
 		return fault.New(fault.Invalid, "there are %d audit devices, which is the limit", MaxDevices)
 	}
@@ -286,11 +369,20 @@ func (s *Store) Enable(ctx context.Context, d Device) error {
 	if err != nil {
 		return err
 	}
-	if _, err := s.storage.Update(ctx, func(t storage.Txn) error { return t.Put(devicePrefix+d.Path, row) }); err != nil {
+	_, err = s.storage.Update(ctx, func(t storage.Txn) error {
+		if _, err := t.Get(devicePrefix + d.Path); !errors.Is(err, storage.ErrNotFound) {
+			return errors.Join(err, inUse(d.Path)) // by another node, just now
+		}
+		return t.Put(devicePrefix+d.Path, row)
+	})
+	if err != nil {
 		s.stop(d.Path)
-		return err
 	}
-	return nil
+	return err
+}
+
+func inUse(path string) error {
+	return fault.New(fault.Invalid, "path already in use: an audit device is enabled at %s", path)
 }
 
 // Disable stops a device and forgets it; one that is not there is no error.
@@ -332,7 +424,7 @@ func (s *Store) start(d Device) error {
 		_ = device.Close()
 		return fault.New(fault.Invalid, "%v", err)
 	}
-	s.hashes[d.Path] = device.Hash
+	s.hashes[d.Path], s.open[d.Path] = device.Hash, d
 	return nil
 }
 
@@ -343,6 +435,7 @@ func (s *Store) stop(path string) {
 		return
 	}
 	delete(s.hashes, path)
+	delete(s.open, path)
 	if err := s.log.DisableDevice(path); err != nil {
 		s.slog.Warn("an audit device did not close well", "device", path, "error", err)
 	}

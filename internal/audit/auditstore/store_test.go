@@ -3,6 +3,7 @@ package auditstore_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -56,6 +57,11 @@ type server struct {
 // start opens both and stores checkpoints, as an unsealed server does.
 func start(t testing.TB, dir, origin string, rows storage.Engine, acceptLoss uint64) (*server, error) {
 	t.Helper()
+	return startNode(t, "here", dir, origin, rows, acceptLoss)
+}
+
+func startNode(t testing.TB, node, dir, origin string, rows storage.Engine, acceptLoss uint64) (*server, error) {
+	t.Helper()
 	s := &server{}
 	var kept atomic.Pointer[auditstore.Store]
 	log, err := audit.Open(dir, audit.Options{
@@ -70,7 +76,7 @@ func start(t testing.TB, dir, origin string, rows storage.Engine, acceptLoss uin
 		t.Fatal(err)
 	}
 	s.log = log
-	if s.Store, err = auditstore.Open(t.Context(), rows, log, origin, acceptLoss, slog.New(slog.DiscardHandler)); err != nil {
+	if s.Store, err = auditstore.Open(t.Context(), rows, auditstore.Own{Log: log, Node: node, Origin: origin, AcceptLoss: acceptLoss}, slog.New(slog.DiscardHandler)); err != nil {
 		_ = log.Close()
 		return nil, err
 	}
@@ -120,7 +126,7 @@ func (s *server) append(t testing.TB, n int) {
 func stored(t testing.TB, rows storage.Engine) (c audit.Checkpoint) {
 	t.Helper()
 	err := rows.View(t.Context(), func(r storage.Reader) error {
-		text, err := r.Get("checkpoint")
+		text, err := r.Get("checkpoint/here")
 		if errors.Is(err, storage.ErrNotFound) {
 			return nil
 		}
@@ -208,7 +214,7 @@ func TestWhatACrashLeftUnsignedIsSignedAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	rows := memory.New()
-	s, err := auditstore.Open(t.Context(), rows, log, origin, 0, slog.New(slog.DiscardHandler))
+	s, err := auditstore.Open(t.Context(), rows, auditstore.Own{Log: log, Node: "here", Origin: origin}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -325,11 +331,11 @@ func TestAForgedCheckpointInStorageIsRefused(t *testing.T) {
 	s.append(t, 3)
 	s.stop()
 	if _, err := rows.Update(t.Context(), func(x storage.Txn) error {
-		note, err := x.Get("checkpoint")
+		note, err := x.Get("checkpoint/here")
 		if err != nil {
 			return err
 		}
-		return x.Put("checkpoint", []byte(strings.Replace(string(note), "\n3\n", "\n1\n", 1)))
+		return x.Put("checkpoint/here", []byte(strings.Replace(string(note), "\n3\n", "\n1\n", 1)))
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -417,6 +423,55 @@ func TestDevicesAreKept(t *testing.T) {
 	eventually(t, "the device gets nothing after a restart", func() bool { return size("file") > before })
 	if size("second") != second {
 		t.Error("a disabled device still gets entries")
+	}
+}
+
+// Nodes share the devices and the key, and each has a log of its own.
+func TestTwoNodes(t *testing.T) {
+	rows, files, dirs := memory.New(), t.TempDir(), []string{t.TempDir(), t.TempDir()}
+	nodes := make([]*server, 2)
+	run := func(i int) {
+		var err error
+		if nodes[i], err = startNode(t, fmt.Sprint("node-", i), dirs[i], fmt.Sprintf("log-%d/audit", i), rows, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	run(0)
+	run(1)
+	device := auditstore.Device{Path: "file/", Type: "file", Options: map[string]string{"file_path": filepath.Join(files, "both")}}
+	if err := nodes[0].Enable(t.Context(), device); err != nil {
+		t.Fatal(err)
+	}
+	there := func(i int, want bool) {
+		t.Helper()
+		for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+			if _, err := nodes[i].Hash(t.Context(), "file/", "x"); (err == nil) == want {
+				return
+			}
+			if time.Now().After(end) {
+				t.Fatalf("node %d: the device is there: %v", i, !want)
+			}
+		}
+	}
+	there(1, true)
+	if err := nodes[1].Enable(t.Context(), device); !fault.Is(err, fault.Invalid) {
+		t.Errorf("enabled twice: %v", err)
+	}
+	if err := nodes[1].Disable(t.Context(), "file/"); err != nil {
+		t.Fatal(err)
+	}
+	there(0, false)
+
+	nodes[0].append(t, 5)
+	nodes[1].append(t, 9)
+	nodes[0].stop()
+	nodes[1].stop()
+	run(0)
+	run(1)
+	nodes[1].stop()
+	_, err := startNode(t, "node-1", t.TempDir(), "log-2/audit", rows, 0)
+	if !errors.Is(err, audit.ErrForeign) {
+		t.Errorf("a node came back without its log: %v", err)
 	}
 }
 
