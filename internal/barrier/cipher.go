@@ -30,6 +30,7 @@ const (
 	formatKeys    = 'K'
 	formatRoot    = 'R'
 	formatUpgrade = 'U'
+	formatArchive = 'B'
 )
 
 // keyID returns the id of the key that sealed was encrypted with; false when

@@ -16,6 +16,11 @@ import (
 // RecordRow is the key of the record in the engine below the barrier.
 const RecordRow = "seal/config"
 
+// RestoreRow is there while a restore writes the store; only package backup
+// writes it. Until it is gone there is no record to be had, so that no node can
+// initialize, open or change what is half there.
+const RestoreRow = "seal/restore"
+
 // recordVersion is the layout of the row.
 const recordVersion = 1
 
@@ -32,6 +37,7 @@ var (
 	ErrNotAtHand = errors.New("seal wraps the root key but is not at hand")
 	ErrUnknown   = errors.New("no such seal")
 	ErrExists    = errors.New("a seal of this name wraps the root key already")
+	ErrRestoring = errors.New("this store was being restored from an archive and is not complete; run `coffer operator restore` again with the same archive, which finishes it")
 )
 
 // Record says which seals wrap the root keyset. It is stored as it is, outside
@@ -75,6 +81,12 @@ func now() time.Time { return time.Now().UTC().Truncate(time.Second) }
 
 // Load reads the record; r is of the engine below the barrier.
 func Load(r storage.Reader) (*Record, error) {
+	switch _, err := r.Get(RestoreRow); {
+	case err == nil:
+		return nil, ErrRestoring
+	case !errors.Is(err, storage.ErrNotFound):
+		return nil, err
+	}
 	row, err := r.Get(RecordRow)
 	if errors.Is(err, storage.ErrNotFound) {
 		return nil, ErrNoRecord
@@ -82,6 +94,11 @@ func Load(r storage.Reader) (*Record, error) {
 	if err != nil {
 		return nil, err
 	}
+	return Parse(row)
+}
+
+// Parse reads a record as it was stored.
+func Parse(row []byte) (*Record, error) {
 	var rec Record
 	if err := json.Unmarshal(row, &rec); err != nil {
 		return nil, fmt.Errorf("the row %s is malformed; restore it from a backup: %w", RecordRow, err)
