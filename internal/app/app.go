@@ -37,8 +37,8 @@ type Server struct {
 	cfg     *config.Config
 	log     *slog.Logger
 	version sys.Version
-	dataDir string      // what belongs to this node alone
-	store   string      // the embedded engine's directory
+	dataDir string // what belongs to this node alone
+	store   string // the embedded engine's directory
 	nodeID  string
 	temp    string      // removed at the end; of a development server
 	devRoot wire.Secret // a development server's root token
@@ -145,6 +145,7 @@ func (s *Server) build(ctx context.Context) {
 	s.gateway = gateway.New(gateway.Options{
 		Audit: s.audit, Sys: s.system, SysTable: route.NewTable(sys.Kind(s.system).Spec().Routes),
 		Log: s.log, Metrics: s.metrics, RelaxedReads: !s.cfg.Audit.SyncReads,
+		StaleReads: s.cfg.StaleReads,
 	})
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/cofferhq/coffer/internal/fault"
 	"github.com/cofferhq/coffer/internal/metrics"
 	"github.com/cofferhq/coffer/internal/route"
+	"github.com/cofferhq/coffer/internal/storage"
 	"github.com/cofferhq/coffer/internal/storage/pebble"
 	"github.com/cofferhq/coffer/internal/sys"
 )
@@ -25,8 +26,21 @@ func (s *Server) systemOptions() sys.Options {
 		Why:  s.why, AuditLog: s.auditLog, RepairAuditLog: s.audit.Repair, Metrics: s.showMetrics, OpenAPI: s.openAPI, Sanitized: s.sanitized,
 		InFlight: s.inFlight, Kinds: func() []*engine.Spec { return builtin.Engines },
 		ClusterID: s.clusterID,
-		NewPad:    newPad, Address: s.cfg.APIAddr, StorageType: "pebble", Version: s.version,
+		NewPad:    newPad, Address: s.cfg.APIAddr, StorageType: s.cfg.Storage.Kind, Version: s.version,
+		Storage: s.storageState,
 	}
+}
+
+// storageState says whether the storage engine can be reached, and how old at most
+// what this node answers from memory is.
+func (s *Server) storageState(ctx context.Context) sys.Storage {
+	ctx, cancel := context.WithTimeout(ctx, barrier.CacheBound)
+	defer cancel()
+	err := s.barrier.Current(ctx, func(ctx context.Context) error {
+		return s.engine.View(ctx, func(r storage.Reader) error { _ = r.Revision(); return nil })
+	})
+	behind := s.barrier.Behind()
+	return sys.Storage{Reached: err == nil, Behind: behind, Serving: err == nil || behind < s.cfg.StaleReads}
 }
 
 // clusterID returns what tells this store from every other, and its name.

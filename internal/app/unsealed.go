@@ -56,11 +56,12 @@ type running struct {
 	rowCache   *barrier.Cache[[]byte] // nil with disable_cache
 	work       sync.WaitGroup
 	end        context.CancelFunc
+	leave      func() // ends what follows the storage for the audit devices
 }
 
 // unseal starts what an open server does.
 func (s *Server) unseal(ctx context.Context) (err error) {
-	r := &running{}
+	r := &running{leave: func() {}}
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	r.end = end
 	s.setRunning(r) // for seal, which cleans up after an error
@@ -91,12 +92,9 @@ func (s *Server) unseal(ctx context.Context) (err error) {
 	if err := s.openMounts(ctx, r); err != nil {
 		return err
 	}
+	r.leave = s.barrier.Subscribe(auditRows+auditstore.DevicePrefix, r.Devices.Reconcile)
 	background := map[string]func(context.Context) error{
-		"encryption keys": s.barrier.Follow, "policies": r.Policies.Run, "token cache": r.tokenCache.Run,
 		"tokens": r.Tokens.Run, "mounts": r.Mounts.Run, "audit checkpoints": r.Devices.Run,
-	}
-	if r.rowCache != nil {
-		background["row cache"] = r.rowCache.Run
 	}
 	for name, run := range background {
 		r.work.Go(func() { s.keepRunning(life, name, run) })
@@ -193,6 +191,7 @@ func (s *Server) seal() {
 		return
 	}
 	r.end()
+	r.leave()
 	if r.Mounts != nil {
 		r.Mounts.Close()
 	}

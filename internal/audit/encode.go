@@ -32,6 +32,7 @@ func appendBody(b []byte, e *Entry) []byte {
 	b = appendNumber(b, "status", int64(e.Status))
 	b = appendText(b, "error", e.Error)
 	b = appendNumber(b, "duration_us", e.DurationUS)
+	b = appendNumber(b, "stale_ms", e.StaleMS)
 	return append(b, '}')
 }
 

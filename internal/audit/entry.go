@@ -41,6 +41,7 @@ type Entry struct {
 	Status     int       `json:"status,omitempty"`      // HTTP status of the answer
 	Error      string    `json:"error,omitempty"`       // the message the client got, or what happened; never a cause
 	DurationUS int64     `json:"duration_us,omitempty"` // how long it took, in microseconds
+	StaleMS    int64     `json:"stale_ms,omitempty"`    // how old at most what was answered was, in milliseconds; set when the storage engine was away
 }
 
 // Request is what was asked, without any value that was sent.

@@ -24,7 +24,7 @@ var fields = map[string]string{
 	"principal.policies": "[]string", "principal.token_type": "string", "principal.issued": "time.Time",
 	"decision.allowed": "bool", "decision.policy": "string", "decision.rule": "string", "decision.missing": "string",
 	"subject.path": "string", "subject.version": "int", "subject.label": "string", "subject.fingerprint": "string",
-	"status": "int", "error": "string", "duration_us": "int64",
+	"status": "int", "error": "string", "duration_us", "stale_ms": "int64",
 }
 
 func walkFields(t *testing.T, typ reflect.Type, prefix string, visit func(path string, typ reflect.Type)) {
@@ -82,7 +82,7 @@ func entryGen() *rapid.Generator[Entry] {
 				Fields: texts.Draw(t, "fields")},
 			Principal: Principal{DisplayName: s("dn"), Accessor: s("ac"), EntityID: s("ei"), Policies: texts.Draw(t, "po"), TokenType: s("tt")},
 			Subject:   Subject{Path: s("sp"), Version: rapid.Int().Draw(t, "v"), Label: s("l"), Fingerprint: s("fp")},
-			Status:    rapid.Int().Draw(t, "status"), Error: s("error"), DurationUS: rapid.Int64().Draw(t, "us"),
+			Status:    rapid.Int().Draw(t, "status"), Error: s("error"), DurationUS: rapid.Int64().Draw(t, "us"), StaleMS: rapid.Int64().Draw(t, "stale"),
 		}
 		if rapid.Bool().Draw(t, "decided") {
 			e.Decision = &Decision{rapid.Bool().Draw(t, "allowed"), s("p"), s("r"), s("m")}

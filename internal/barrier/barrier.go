@@ -45,6 +45,7 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/cofferhq/coffer/internal/fault"
 	"github.com/cofferhq/coffer/internal/storage"
@@ -73,20 +74,25 @@ type Barrier struct {
 
 	opening sync.Mutex // held by Open and Shut
 
-	cachesMu sync.RWMutex
-	caches   []dependent
+	pulse pulse // how old what is in memory may be
+
+	cachesMu    sync.RWMutex
+	caches      []dependent
+	subscribers []*subscriber
 }
 
 // dependent is a cache that wants to know which keys this node wrote.
 type dependent interface {
 	forget(keys []string, at storage.Revision)
 	forgetAll(at storage.Revision)
-	empty()
+	end()
 }
 
 // New returns a shut barrier over e.
 func New(e storage.Engine, log *slog.Logger) *Barrier {
-	return &Barrier{engine: e, log: log}
+	b := &Barrier{engine: e, log: log}
+	b.pulse.epoch = time.Now().Add(-time.Nanosecond)
+	return b
 }
 
 // Initialized reports whether the store below holds a barrier's keys.
@@ -162,6 +168,7 @@ func (b *Barrier) Open(ctx context.Context, root []byte) error {
 		s.end()
 		return err
 	}
+	b.pulse.right.Store(b.pulse.now())
 	if !b.session.CompareAndSwap(nil, s) {
 		s.end()
 	}
@@ -178,11 +185,13 @@ func (b *Barrier) Shut() {
 		return
 	}
 	s.end()
-	b.cachesMu.RLock()
-	defer b.cachesMu.RUnlock()
+	b.cachesMu.Lock()
+	defer b.cachesMu.Unlock()
+	b.pulse.following.Store(false)
 	for _, c := range b.caches {
-		c.empty()
+		c.end()
 	}
+	b.caches = nil
 }
 
 // Opened reports whether the barrier is open.

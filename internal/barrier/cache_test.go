@@ -25,7 +25,7 @@ func cached(t testing.TB, b *barrier.Barrier, entries int) *barrier.Cache[string
 	c := barrier.NewCache(b, "c/", entries, decodeString)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
-	go func() { c.Run(ctx); close(done) }()
+	go func() { b.Follow(ctx); close(done) }()
 	t.Cleanup(func() { cancel(); <-done })
 	return c
 }
@@ -110,7 +110,7 @@ func TestCacheIsEmptyWhileShut(t *testing.T) {
 	b, _, root := opened(t)
 	c := barrier.NewCache(b, "c/", 10, decodeString)
 	ran := make(chan error, 1)
-	go func() { ran <- c.Run(context.Background()) }()
+	go func() { ran <- b.Follow(context.Background()) }()
 	put(t, b, "c/x", "1")
 	warm(t, c, "c/x")
 	b.Shut()
@@ -121,7 +121,7 @@ func TestCacheIsEmptyWhileShut(t *testing.T) {
 		t.Errorf("Get after Shut: %v", err)
 	}
 	if err := <-ran; !fault.Is(err, fault.Sealed) {
-		t.Errorf("Run ended with %v", err)
+		t.Errorf("Follow ended with %v", err)
 	}
 	must(t, b.Open(t.Context(), root))
 	wantCached(t, c, "c/x", "1") // not followed: reads through
@@ -133,7 +133,7 @@ func TestDestroyedScopeLeavesTheCache(t *testing.T) {
 	c := barrier.NewCache(b, "mount/", 10, decodeString)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	go c.Run(ctx)
+	go b.Follow(ctx)
 	put(t, b, "mount/a/x", "1")
 	warm(t, c, "mount/a/x")
 	_, err := b.Update(t.Context(), func(x storage.Txn) error { return b.DestroyKeys(x, "mount/a") })

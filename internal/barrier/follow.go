@@ -3,16 +3,20 @@ package barrier
 import (
 	"context"
 	"errors"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/cofferhq/coffer/internal/fault"
 	"github.com/cofferhq/coffer/internal/storage"
 )
 
-// Follow keeps this node's keys as the store has them, so that keys destroyed
-// or root keys replaced by another node are forgotten and learnt here without
-// waiting for an access that needs them. It returns nil when ctx ends and
-// fault.Sealed when the barrier is shut.
+// Follow keeps what this node holds in memory as the store has it, by one watch
+// over everything: its keys, so that those destroyed or replaced by another node
+// are forgotten and learnt without waiting for an access that needs them; the
+// caches; and what subscribed. It returns nil when ctx ends and fault.Sealed
+// when the barrier is shut; other failures are logged and followed by another
+// try, while caches read through.
 //
 // It returns ErrWrongKey when a root rotation ended without this node's
 // noticing: the node must unwrap the root key anew.
@@ -23,43 +27,121 @@ func (b *Barrier) Follow(ctx context.Context) error {
 			return err
 		}
 		err = b.followOnce(ctx, s)
+		b.pulse.following.Store(false)
 		switch {
 		case ctx.Err() != nil:
 			return nil
 		case errors.Is(err, storage.ErrHistoryGone):
+			continue
 		case errors.Is(err, ErrWrongKey), errors.Is(err, storage.ErrClosed), fault.Is(err, fault.Sealed):
 			return err
-		default:
-			b.log.Warn("lost the watch on the barrier's keys; trying again", "error", err)
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-s.ctx.Done():
-			case <-time.After(storage.ProgressInterval):
-			}
+		case errors.Is(err, storage.ErrUnavailable):
+			b.pulse.away.Store(true)
+		}
+		b.log.Warn("lost the watch on the storage engine; reading through and trying again", "error", err)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.ctx.Done():
+		case <-time.After(storage.ProgressInterval):
 		}
 	}
 }
 
+// followOnce empties what is kept in memory at the present revision, and keeps
+// it from there.
 func (b *Barrier) followOnce(ctx context.Context, s *session) error {
-	from, err := b.refresh(ctx, s)
+	mark, err := b.mark(ctx)
 	if err != nil {
 		return err
 	}
-	return b.watch(ctx, s, "barrier/", from, func(c storage.Commit) error {
-		if len(c.Changes) == 0 {
+	if err := b.refresh(ctx, s); err != nil {
+		return err
+	}
+	b.destroyed(mark.revision)
+	if err := b.tell(ctx, nil); err != nil {
+		return err
+	}
+	return b.watch(ctx, s, "", mark.revision, func(c storage.Commit) error {
+		if err := b.follow(ctx, s, c); err != nil {
+			return err
+		}
+		b.pulse.away.Store(false)
+		if c.Revision < mark.revision {
 			return nil
 		}
-		for _, ch := range c.Changes {
-			if ch.Key == upgradeRow && !ch.Deleted {
-				if err := s.learn(ch.Value); err != nil {
-					return err
-				}
-			}
+		b.pulse.right.Store(mark.time)
+		b.pulse.following.Store(!s.shut.Load())
+		if b.pulse.now()-mark.time < int64(remarkAfter) {
+			return nil
 		}
-		_, err := b.refresh(ctx, s)
+		next, err := b.mark(ctx)
+		if err == nil {
+			mark = next
+		}
 		return err
 	})
+}
+
+// follow takes one commit in.
+func (b *Barrier) follow(ctx context.Context, s *session, c storage.Commit) error {
+	if len(c.Changes) == 0 {
+		return nil
+	}
+	keys, mine := make([]string, len(c.Changes)), false
+	for i, ch := range c.Changes {
+		keys[i] = ch.Key
+		mine = mine || reserved(ch.Key)
+		if ch.Key == upgradeRow && !ch.Deleted {
+			if err := s.learn(ch.Value); err != nil {
+				return err
+			}
+		}
+	}
+	if mine {
+		if err := b.refresh(ctx, s); err != nil {
+			return err
+		}
+	}
+	b.wrote(keys, c.Revision)
+	return b.tell(ctx, keys)
+}
+
+// subscriber is told when something under a prefix may have changed.
+type subscriber struct {
+	prefix string
+	fn     func(context.Context) error
+}
+
+// Subscribe has fn called, while Follow runs, after each commit that touches
+// prefix and whenever the watch begins anew, one call at a time. An error of fn
+// makes the watch begin anew. end unsubscribes.
+func (b *Barrier) Subscribe(prefix string, fn func(context.Context) error) (end func()) {
+	s := &subscriber{prefix, fn}
+	b.cachesMu.Lock()
+	defer b.cachesMu.Unlock()
+	b.subscribers = append(b.subscribers, s)
+	return func() {
+		b.cachesMu.Lock()
+		defer b.cachesMu.Unlock()
+		b.subscribers = slices.DeleteFunc(b.subscribers, func(o *subscriber) bool { return o == s })
+	}
+}
+
+// tell calls the subscribers that keys concern; no keys concern all.
+func (b *Barrier) tell(ctx context.Context, keys []string) error {
+	b.cachesMu.RLock()
+	subscribers := slices.Clone(b.subscribers)
+	b.cachesMu.RUnlock()
+	for _, s := range subscribers {
+		if keys != nil && !slices.ContainsFunc(keys, func(k string) bool { return strings.HasPrefix(k, s.prefix) }) {
+			continue
+		}
+		if err := s.fn(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // learn takes the next root keyset from the row as it was watched: it may have
@@ -81,11 +163,10 @@ func (s *session) learn(row []byte) error {
 	return err
 }
 
-// refresh compares the keys held with the present snapshot, whose revision it
-// returns.
-func (b *Barrier) refresh(ctx context.Context, s *session) (at storage.Revision, err error) {
-	err = b.engine.View(ctx, func(r storage.Reader) error {
-		at = r.Revision()
+// refresh compares the keys held with the present snapshot.
+func (b *Barrier) refresh(ctx context.Context, s *session) error {
+	return b.engine.View(ctx, func(r storage.Reader) error {
+		at := r.Revision()
 		check, err := r.Get(rootRow)
 		if err != nil {
 			return err
@@ -114,7 +195,6 @@ func (b *Barrier) refresh(ctx context.Context, s *session) (at storage.Revision,
 		}
 		return nil
 	})
-	return at, err
 }
 
 // held lists the scopes whose keys are in memory.

@@ -49,6 +49,9 @@ type Config struct {
 	MaxLeaseTTL        time.Duration
 	MaxRequestDuration time.Duration // 90 s
 	MaxPayloadSize     int64         // bytes of one secret's data
+	// StaleReads is how old the answers may be that reads get, marked as stale,
+	// while the storage engine cannot be reached; 0 refuses such reads.
+	StaleReads time.Duration
 
 	LogLevel  slog.Level
 	LogFormat string // "standard" or "json"

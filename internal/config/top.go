@@ -24,6 +24,7 @@ func (c *Config) settings() *section {
 		{"max_lease_ttl", duration(&c.MaxLeaseTTL, time.Second)},
 		{"default_max_request_duration", duration(&c.MaxRequestDuration, time.Millisecond)},
 		{"max_payload_size", size(&c.MaxPayloadSize, 1024)},
+		{"stale_reads", duration(&c.StaleReads, 0)},
 		{"log_level", level(&c.LogLevel)},
 		{"log_format", oneOf(&c.LogFormat, "standard", "json")},
 		{"log_file", writable(&c.LogFile)},

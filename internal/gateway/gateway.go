@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/cofferhq/coffer/internal/audit"
+	"github.com/cofferhq/coffer/internal/barrier"
 	"github.com/cofferhq/coffer/internal/fault"
 	"github.com/cofferhq/coffer/internal/mount"
 	"github.com/cofferhq/coffer/internal/policy"
@@ -40,6 +42,9 @@ type Options struct {
 	// RelaxedReads lets a plain read's outcome be written but not yet synced
 	// when its answer leaves.
 	RelaxedReads bool
+	// StaleReads is how old the answer of a read may be that is given, marked as
+	// stale, while the storage engine is away; 0 gives none.
+	StaleReads time.Duration
 }
 
 // Metrics counts. Routes are named by the kind of their mount and their pattern,
@@ -103,6 +108,7 @@ type turn struct {
 	output   any
 	notes    route.Notes
 	warnings []string
+	stale    barrier.Stale // what StaleReads came to
 }
 
 // step is one part of a request's life.
@@ -129,13 +135,21 @@ func (g *Gateway) Serve(ctx context.Context, r *Request) Answer {
 	g.Metrics.Begin()
 	g.inFlight.Store(r, t.begun)
 	defer g.inFlight.Delete(r)
+	if g.StaleReads > 0 && r.Method == "GET" {
+		t.stale.Grace = g.StaleReads
+		ctx = barrier.AllowStale(ctx, &t.stale)
+	}
 	var err error
 	for _, s := range life {
 		if err = s(g, ctx, t); err != nil {
 			break
 		}
 	}
+	if age := t.stale.Age(); age > 0 {
+		t.warnings = append(t.warnings, fmt.Sprintf("stale: the storage engine cannot be reached; this is what the node knew %v ago", age.Round(time.Second/10)))
+	}
 	answer, problem := t.answer(named(err))
+	answer.Stale = t.stale.Age()
 	if t.token != nil {
 		if err := t.services.Tokens.Release(context.WithoutCancel(ctx), t.token); err != nil {
 			g.Log.Warn("a token whose last use is over is not removed yet", "accessor", t.token.Accessor, "error", err)
@@ -166,7 +180,7 @@ func (g *Gateway) identify(_ context.Context, t *turn) error {
 
 // find finds the mount and the route. What is not there is remembered and told
 // only after the caller was found to be allowed to know.
-func (g *Gateway) find(_ context.Context, t *turn) error {
+func (g *Gateway) find(ctx context.Context, t *turn) error {
 	var table *route.Table
 	if t.services == nil {
 		below, ok := strings.CutPrefix(t.Path, "sys/")
@@ -174,6 +188,8 @@ func (g *Gateway) find(_ context.Context, t *turn) error {
 			return errSealed()
 		}
 		t.below, t.state, table = below, g.Sys, g.SysTable
+	} else if err := t.services.Mounts.Current(ctx); err != nil {
+		return err
 	} else {
 		t.mount, t.below = t.services.Mounts.Find(t.Path)
 		if t.mount == nil {

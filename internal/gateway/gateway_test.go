@@ -1,8 +1,10 @@
 package gateway
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -25,6 +27,7 @@ import (
 	"github.com/cofferhq/coffer/internal/route"
 	"github.com/cofferhq/coffer/internal/storage"
 	"github.com/cofferhq/coffer/internal/storage/memory"
+	"github.com/cofferhq/coffer/internal/storage/storagetest"
 	"github.com/cofferhq/coffer/internal/token"
 	"github.com/cofferhq/coffer/internal/wire"
 )
@@ -44,14 +47,14 @@ type jarText struct {
 
 func (j *jar) read(ctx context.Context, _ route.Caller, in jarPath) (jarText, error) {
 	var out jarText
-	err := j.env.Storage.View(ctx, func(r storage.Reader) error {
-		v, err := r.Get("t/" + in.Path)
-		out.Text = wire.Secret(v)
-		return err
-	})
-	if err != nil {
+	v, err := j.env.Recent(ctx, "t/"+in.Path)
+	if errors.Is(err, storage.ErrNotFound) {
 		return out, route.Missing()
 	}
+	if err != nil {
+		return out, err
+	}
+	out.Text = wire.Secret(v)
 	out.Subject = route.Subject{Path: in.Path, Version: 1, Fingerprint: j.env.Fingerprint([]byte(out.Text.Reveal()))}
 	return out, nil
 }
@@ -110,6 +113,8 @@ type fixture struct {
 	dir    string
 	root   string
 	tokens *token.Store
+	engine *storagetest.Away
+	rows   *barrier.Cache[[]byte]
 	n      int
 	mu     sync.Mutex
 }
@@ -117,14 +122,16 @@ type fixture struct {
 func newFixture(t testing.TB) *fixture {
 	t.Helper()
 	ctx, log := t.Context(), slog.New(slog.DiscardHandler)
-	b := barrier.New(memory.New(), log)
+	away := storagetest.NewAway(memory.New())
+	b := barrier.New(away, log)
 	key, err := barrier.NewRootKey()
 	must(t, err)
 	must(t, b.Initialize(ctx, key))
 	must(t, b.Open(ctx, key))
 	specs := map[string]*engine.Spec{"jar": jarKind.Spec(), "door": doorKind.Spec()}
+	rows := barrier.NewCache(b, mount.Prefix, 100, func(_ string, row []byte) ([]byte, error) { return bytes.Clone(row), nil })
 	mounts, err := mount.Open(ctx, mount.Options{
-		Barrier: b, Log: log, MaxPayload: 1 << 20,
+		Barrier: b, Log: log, MaxPayload: 1 << 20, Rows: rows,
 		Kinds: func(name, _ string) *engine.Spec { return specs[name] },
 	})
 	must(t, err)
@@ -132,8 +139,7 @@ func newFixture(t testing.TB) *fixture {
 	policies := policystore.New(b)
 	must(t, policies.Seed(ctx))
 	cache := barrier.NewCache(b, "core/tokens/"+token.Prefix, 100, token.Decode)
-	follow(t, cache.Run)
-	follow(t, policies.Run)
+	follow(t, b.Follow)
 	tokens, err := token.NewStore(ctx, token.Options{
 		Storage: storage.Sub(b, "core/tokens/"), Cache: cache, CachePrefix: "core/tokens/",
 		Defaults: func() (time.Duration, time.Duration) { return time.Hour, 24 * time.Hour },
@@ -141,7 +147,7 @@ func newFixture(t testing.TB) *fixture {
 	must(t, err)
 	secret, _, err := tokens.Create(ctx, nil, token.Request{Policies: []string{"root"}, Initial: true, DisplayName: "root"})
 	must(t, err)
-	f := &fixture{dir: t.TempDir(), root: secret.Reveal(), tokens: tokens}
+	f := &fixture{dir: t.TempDir(), root: secret.Reveal(), tokens: tokens, engine: away, rows: rows}
 	logFile, err := audit.Open(f.dir, audit.Options{Origin: "test"})
 	must(t, err)
 	t.Cleanup(func() { _ = logFile.Close() })
@@ -496,6 +502,78 @@ func TestTroublesOfTheStorageEngineAreNamed(t *testing.T) {
 		status, out := f.ask(t, f.root, "POST", "secret/data/app/db", `{"text":"`+text+`"}`)
 		if status != 503 || !strings.Contains(fmt.Sprint(out["errors"]), want) {
 			t.Errorf("%s: %d %v", text, status, out)
+		}
+	}
+}
+
+// While the engine is away, reads of what is in memory are answered where the
+// configuration allows that, and say so; everything else is refused.
+func TestStaleReads(t *testing.T) {
+	f := newFixture(t)
+	reader := f.token(t, token.Request{Policies: []string{"reader"}})
+	counted := f.token(t, token.Request{Policies: []string{"reader"}, NumUses: 5000})
+	f.ask(t, f.root, "POST", "secret/data/app/db", `{"text":"hunter2"}`)
+	f.ask(t, f.root, "POST", "secret/data/app/cold", `{"text":"not read before"}`)
+	waitFor(t, "the read comes from memory", func() bool {
+		f.ask(t, counted, "GET", "secret/data/app/db", "")
+		status, _ := f.ask(t, reader, "GET", "secret/data/app/db", "")
+		return status == 200 && f.rows.Stats().Hits > 0
+	})
+	var header time.Duration
+	get := func(tok, path string) (int, string) {
+		f.n++
+		a := f.Serve(t.Context(), &Request{ID: fmt.Sprint("s", f.n), Method: "GET", Path: path, Token: tok, Remote: netip.MustParseAddrPort("127.0.0.1:5000")})
+		header = a.Stale
+		return a.Status, string(a.Body)
+	}
+	f.engine.Set(true)
+	waitFor(t, "without stale_reads the read is refused", func() bool {
+		status, body := get(reader, "secret/data/app/db")
+		return status == 503 && strings.Contains(body, "cannot be reached")
+	})
+
+	f.StaleReads = time.Minute
+	status, body := get(reader, "secret/data/app/db")
+	if status != 200 || !strings.Contains(body, "hunter2") || !strings.Contains(body, `"warnings":["stale: the storage engine cannot be reached`) || header <= 0 {
+		t.Errorf("%d %v %s", status, header, body)
+	}
+	all := f.entries(t)
+	if last := all[len(all)-1]; last.StaleMS <= 0 || last.Status != 200 || last.Request.Path != "secret/data/app/db" {
+		t.Errorf("the audit log does not say that the answer was stale: %+v", last)
+	}
+	for what, c := range map[string][2]string{
+		"a row that is not in memory":    {reader, "secret/data/app/cold"},
+		"a token whose uses are counted": {counted, "secret/data/app/db"},
+		"a token that is not in memory":  {"hvs.AAAAAAAAAAAAAAAAAAAAAAAA", "secret/data/app/db"},
+	} {
+		if status, body := get(c[0], c[1]); status != 503 && status != 403 || strings.Contains(body, "hunter2") {
+			t.Errorf("%s: %d %s", what, status, body)
+		}
+	}
+	if status, _ := get(reader, "secret/data/other"); status != 403 {
+		t.Errorf("a stale read past the policies: %d", status)
+	}
+	if status, out := f.ask(t, f.root, "POST", "secret/data/app/db", `{"text":"x"}`); status != 503 {
+		t.Errorf("a write while the engine is away: %d %v", status, out)
+	}
+	f.StaleReads = time.Millisecond
+	if status, _ := get(reader, "secret/data/app/db"); status != 503 {
+		t.Errorf("beyond the grace: %d", status)
+	}
+
+	f.StaleReads = time.Minute
+	f.engine.Set(false)
+	waitFor(t, "answers are fresh again", func() bool {
+		status, body := get(reader, "secret/data/app/db")
+		return status == 200 && header == 0 && !strings.Contains(body, "stale")
+	})
+}
+
+func waitFor(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("never: " + what)
 		}
 	}
 }

@@ -26,6 +26,7 @@ func (g *Gateway) record(ctx context.Context, t *turn, status int, problem *faul
 	e := t.entry(audit.Outcome)
 	e.Status = status
 	e.DurationUS = time.Since(t.begun).Microseconds()
+	e.StaleMS = t.stale.Age().Milliseconds()
 	e.Subject = audit.Subject(t.notes.Subject)
 	if problem != nil {
 		e.Error = problem.Message

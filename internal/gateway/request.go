@@ -42,5 +42,6 @@ type Answer struct {
 	ContentType string // "application/json" unless the route answers raw
 	Body        []byte // nil with 204
 	RetryAfter  time.Duration
-	Allow       []string // with 405: the methods there are
+	Allow       []string      // with 405: the methods there are
+	Stale       time.Duration // how old at most the answer is; above 0 only while the storage engine is away
 }

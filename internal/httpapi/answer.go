@@ -34,6 +34,9 @@ func (h *handler) write(w http.ResponseWriter, r *http.Request, a *gateway.Answe
 	if a.RetryAfter > 0 {
 		header["Retry-After"] = []string{retryAfter(a.RetryAfter)}
 	}
+	if a.Stale > 0 {
+		header["X-Coffer-Stale"] = []string{retryAfter(a.Stale)} // seconds
+	}
 	if a.Status == http.StatusMethodNotAllowed {
 		header["Allow"] = []string{strings.Join(allow(a.Allow), ", ")}
 	}

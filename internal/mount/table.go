@@ -3,7 +3,6 @@ package mount
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -55,6 +54,7 @@ type Table struct {
 	life   context.Context // of the engines' background work
 	end    context.CancelFunc
 	work   sync.WaitGroup
+	leave  func() // ends the subscription
 
 	loading sync.Mutex // one load at a time
 	current atomic.Pointer[map[string]*Mounted]
@@ -65,6 +65,7 @@ func Open(ctx context.Context, options Options) (*Table, error) {
 	t := &Table{Options: options, routes: map[*engine.Spec]*route.Table{}}
 	t.life, t.end = context.WithCancel(context.WithoutCancel(ctx))
 	t.current.Store(&map[string]*Mounted{})
+	t.leave = options.Barrier.Subscribe(rows, t.load)
 	if err := t.load(ctx); err != nil {
 		t.Close()
 		return nil, err
@@ -74,33 +75,20 @@ func Open(ctx context.Context, options Options) (*Table, error) {
 
 // Close ends the background work of every mount and waits for it.
 func (t *Table) Close() {
+	t.leave()
 	t.end()
 	t.work.Wait()
 }
 
-// Run keeps the table as the barrier's watch says, for changes that other nodes
-// make, and erases what disabled mounts left, until ctx ends.
+// Run erases what disabled mounts left, until ctx ends.
 func (t *Table) Run(ctx context.Context) error {
-	t.work.Go(func() { t.eraseEnding(ctx) })
-	for {
-		var from storage.Revision
-		if err := t.Barrier.View(ctx, func(r storage.Reader) error { from = r.Revision(); return nil }); err != nil {
-			return err
-		}
-		if err := t.load(ctx); err != nil {
-			return err
-		}
-		err := t.Barrier.Watch(ctx, rows, from, func(c storage.Commit) error {
-			if len(c.Changes) == 0 {
-				return nil
-			}
-			return t.load(ctx)
-		})
-		if !errors.Is(err, storage.ErrHistoryGone) {
-			return err
-		}
-	}
+	t.eraseEnding(ctx)
+	return ctx.Err()
 }
+
+// Current makes sure that the table is no older than other nodes' changes may
+// be: it reads the table anew when the node is behind its watch.
+func (t *Table) Current(ctx context.Context) error { return t.Barrier.Current(ctx, t.load) }
 
 // Find returns the mount that path lies in and the path below it. Mounts never
 // nest, so that the first prefix that is a mount is the only one.

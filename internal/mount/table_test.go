@@ -323,7 +323,7 @@ func TestChangesOfAnotherNodeAreFollowed(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- other.Run(ctx) }()
+	go func() { done <- other.Barrier.Follow(ctx) }()
 	defer func() { cancel(); <-done; other.Close() }()
 	f.enable(t, "secret")
 	begun := time.Now()

@@ -53,6 +53,7 @@ type Options struct {
 type Node struct {
 	Options
 
+	known     atomic.Pointer[seal.Record]        // as last read by Status
 	seen      atomic.Pointer[seen]               // what Status shows, so that it waits for no change
 	interrupt atomic.Pointer[context.CancelFunc] // ends the long change under way, for Seal
 	life      context.Context                    // ends with Close
@@ -101,9 +102,27 @@ type Status struct {
 	ClusterID    string
 }
 
-// Status says how the node stands. It does not wait for changes under way.
+// statusBound is how long Status waits for the storage engine when it can answer
+// from what the engine last said.
+const statusBound = time.Second
+
+// Status says how the node stands. It does not wait for changes under way. While
+// the storage engine cannot be reached it tells the seals' record as it was last
+// read.
 func (n *Node) Status(ctx context.Context) (Status, error) {
-	rec, err := n.record(ctx)
+	known := n.known.Load()
+	reading, cancel := ctx, context.CancelFunc(func() {})
+	if known != nil {
+		reading, cancel = context.WithTimeout(ctx, statusBound)
+	}
+	rec, err := n.record(reading)
+	cancel()
+	switch {
+	case err == nil:
+		n.known.Store(rec)
+	case known != nil && (errors.Is(err, storage.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded)):
+		rec, err = known, nil
+	}
 	now := n.seen.Load()
 	s := Status{Sealed: now.sealed, Type: n.Seals[0].Kind, RecoverySeal: n.Seals[0].Seal != nil || n.Seals[0].Err != nil}
 	if errors.Is(err, seal.ErrNoRecord) {

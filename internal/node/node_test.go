@@ -25,6 +25,7 @@ import (
 	"github.com/cofferhq/coffer/internal/seal/shamir"
 	"github.com/cofferhq/coffer/internal/storage"
 	"github.com/cofferhq/coffer/internal/storage/memory"
+	"github.com/cofferhq/coffer/internal/storage/storagetest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -365,6 +366,29 @@ func (h *hung) Unwrap(ctx context.Context, _, _ []byte) ([]byte, error) {
 	close(h.reached)
 	<-ctx.Done()
 	return nil, ctx.Err()
+}
+
+// A load balancer that asks for the health of a node whose engine is away is
+// answered at once.
+func TestStatusWhileTheEngineIsAway(t *testing.T) {
+	away := storagetest.NewAway(store(t))
+	key := filepath.Join(t.TempDir(), "key")
+	s := start(t, away, file(t, key))
+	if _, err := s.Init(t.Context(), node.InitRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	before, err := s.Status(t.Context())
+	if err != nil || before.Sealed {
+		t.Fatalf("%+v %v", before, err)
+	}
+	away.Set(true)
+	if now, err := s.Status(t.Context()); err != nil || now != before {
+		t.Errorf("%+v %v, want %+v", now, err, before)
+	}
+	fresh := start(t, away, file(t, key))
+	if _, err := fresh.Status(t.Context()); !errors.Is(err, storage.ErrUnavailable) {
+		t.Errorf("a node that knows nothing says: %v", err)
+	}
 }
 
 func TestNodesShareAStore(t *testing.T) {

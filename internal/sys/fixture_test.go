@@ -53,7 +53,8 @@ type server struct {
 	shares  []string
 	n       atomic.Int32
 	// kinds are the kinds of Coffer's own mounts.
-	kinds func(*sys.Unsealed) map[string]*engine.Spec
+	kinds   func(*sys.Unsealed) map[string]*engine.Spec
+	storage atomic.Pointer[sys.Storage] // what sys.Options.Storage says; nil is all well
 }
 
 func must(t testing.TB, err error) {
@@ -117,8 +118,14 @@ func newServer(t testing.TB) *server {
 		},
 		Kinds:     func() []*engine.Spec { return builtin.Engines },
 		ClusterID: func() (string, string) { return "cluster-id", "cluster-name" },
-		NewPad:    func() string { return strings.Repeat("p", tokenLength) },
-		Address:   "https://127.0.0.1:8200", StorageType: "memory", Version: sys.Version{Coffer: "0.1.0"},
+		Storage: func(context.Context) sys.Storage {
+			if st := s.storage.Load(); st != nil {
+				return *st
+			}
+			return sys.Storage{Reached: true, Serving: true}
+		},
+		NewPad:  func() string { return strings.Repeat("p", tokenLength) },
+		Address: "https://127.0.0.1:8200", StorageType: "memory", Version: sys.Version{Coffer: "0.1.0"},
 	})
 	s.Gateway = gateway.New(gateway.Options{
 		Audit: s.audit, Sys: system, SysTable: route.NewTable(sys.Kind(system).Spec().Routes), Log: log,

@@ -8,6 +8,9 @@ import (
 	"testing"
 
 	"github.com/cofferhq/coffer/internal/wire"
+	"time"
+
+	"github.com/cofferhq/coffer/internal/sys"
 )
 
 func TestInitAndUnseal(t *testing.T) {
@@ -119,6 +122,20 @@ func TestHealthChoosesCodes(t *testing.T) {
 		t.Errorf("%v", h)
 	}
 	s.must(t, 297, "", "GET", "sys/health?activecode=297", "")
+	s.storage.Store(&sys.Storage{Behind: 9 * time.Second})
+	h = s.must(t, 503, "", "GET", "sys/health?perfstandbyok=true", "")
+	if h["storage"] != "unreachable" || fmt.Sprint(h["behind_ms"]) != "9000" || h["performance_standby"] != false {
+		t.Errorf("with its engine away: %v", h)
+	}
+	s.must(t, 503, "", "GET", "sys/ready", "")
+	s.storage.Store(&sys.Storage{Behind: 9 * time.Second, Serving: true})
+	if h = s.must(t, 473, "", "GET", "sys/health", ""); h["performance_standby"] != true {
+		t.Errorf("serving stale reads: %v", h)
+	}
+	s.must(t, 200, "", "GET", "sys/health?perfstandbyok=true", "")
+	s.must(t, 299, "", "GET", "sys/health?performancestandbycode=299", "")
+	s.must(t, 200, "", "GET", "sys/ready", "")
+	s.storage.Store(nil)
 	for _, bad := range []string{"activecode=100", "activecode=600", "activecode=-1", "activecode=ok"} {
 		s.must(t, 400, "", "GET", "sys/health?"+bad, "")
 	}

@@ -25,10 +25,10 @@ type HealthRequest struct {
 	Sealed  wire.Int  `query:"sealedcode" doc:"Status for a sealed server; 503."`
 	Uninit  wire.Int  `query:"uninitcode" doc:"Status for a server that is not initialized; 501."`
 	Standby wire.Bool `query:"standbyok" doc:"Accepted for Vault's clients: every node serves."`
-	Perf    wire.Bool `query:"perfstandbyok" doc:"Accepted for Vault's clients."`
+	Perf    wire.Bool `query:"perfstandbyok" doc:"Answer activecode also while only stale reads are served."`
 	Code    wire.Int  `query:"standbycode" doc:"Accepted for Vault's clients."`
 	DR      wire.Int  `query:"drsecondarycode" doc:"Accepted for Vault's clients."`
-	PerfC   wire.Int  `query:"performancestandbycode" doc:"Accepted for Vault's clients."`
+	PerfC   wire.Int  `query:"performancestandbycode" doc:"Status while the storage engine cannot be reached and stale reads are served; 473."`
 }
 
 // Health is how the server is.
@@ -49,6 +49,8 @@ type Health struct {
 	EchoMS      int64  `json:"echo_duration_ms"`
 	ClockSkewMS int64  `json:"clock_skew_ms"`
 	Coffer      string `json:"coffer_version"`
+	BehindMS    int64  `json:"behind_ms"`         // how old at most what is answered from memory is
+	Storage     string `json:"storage,omitempty"` // "unreachable" while it is
 }
 
 func (s *System) health(ctx context.Context, _ route.Caller, in HealthRequest) (Health, error) {
@@ -67,9 +69,30 @@ func (s *System) health(ctx context.Context, _ route.Caller, in HealthRequest) (
 		h.Status, err = code("sealedcode", in.Sealed, 503)
 	default:
 		h.ClusterID, h.ClusterName = s.ClusterID()
-		h.Status, err = code("activecode", in.Active, 200)
+		err = h.storage(s.Storage(ctx), in)
 	}
 	return h, err
+}
+
+// storage chooses the status of an unsealed node: 200 while its storage engine
+// answers, otherwise Vault's status of a node that only reads where the
+// configuration has it serve stale reads, and 503.
+func (h *Health) storage(st Storage, in HealthRequest) (err error) {
+	h.BehindMS = st.Behind.Milliseconds()
+	if st.Reached {
+		h.Status, err = code("activecode", in.Active, 200)
+		return err
+	}
+	h.Storage, h.PerfStandby = "unreachable", st.Serving
+	switch {
+	case !st.Serving:
+		h.Status = 503
+	case bool(in.Perf):
+		h.Status, err = code("activecode", in.Active, 200)
+	default:
+		h.Status, err = code("performancestandbycode", in.PerfC, 473)
+	}
+	return err
 }
 
 // code returns the status a client chose, or the usual one. Codes below 200 are
@@ -96,7 +119,7 @@ func (s *System) ready(ctx context.Context, _ route.Caller, _ route.Nothing) (Re
 	if err != nil {
 		return Ready{}, err
 	}
-	r := Ready{Ready: status.Initialized && !status.Sealed}
+	r := Ready{Ready: status.Initialized && !status.Sealed && s.Storage(ctx).Serving}
 	if !r.Ready {
 		r.Status = 503
 	}

@@ -5,6 +5,7 @@ package sys
 
 import (
 	"context"
+	"time"
 
 	"github.com/cofferhq/coffer/internal/audit/auditstore"
 	"github.com/cofferhq/coffer/internal/engine"
@@ -43,9 +44,18 @@ type Options struct {
 	ClusterID      func() (id, name string)
 	NewPad         func() string // a one-time pad as long as a root token
 	Address        string        // api_addr
+	// Storage says how the storage engine is seen from here; only while unsealed.
+	Storage func(context.Context) Storage
 	// StorageType is the kind of the storage engine.
 	StorageType string
 	Version     Version
+}
+
+// Storage is how the storage engine is seen from this node.
+type Storage struct {
+	Reached bool          // it answers
+	Behind  time.Duration // how old at most what is answered from memory is
+	Serving bool          // reads are answered, from memory where the engine is away
 }
 
 // System holds the state of the routes.

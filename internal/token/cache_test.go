@@ -34,7 +34,7 @@ func cached(t testing.TB) *token.Store {
 	cache := barrier.NewCache(b, prefix+token.Prefix, 100_000, token.Decode)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
-	go func() { defer close(done); _ = cache.Run(ctx) }()
+	go func() { defer close(done); _ = b.Follow(ctx) }()
 	t.Cleanup(func() { cancel(); <-done })
 	s, err := token.NewStore(t.Context(), token.Options{
 		Storage: storage.Sub(b, prefix), Cache: cache, CachePrefix: prefix,

@@ -29,8 +29,11 @@ const (
 	keyRow           = "key"         // seed of the key that signs every node's checkpoints
 	saltRow          = "salt"        // of hashes in devices
 	checkpointPrefix = "checkpoint/" // + node: the newest signed checkpoint of its log
-	devicePrefix     = "device/"     // + name: a Device
 )
+
+// DevicePrefix is in front of the rows of devices, below the store's part; their
+// paths follow it.
+const DevicePrefix = "device/"
 
 // MaxDevices is how many devices may be enabled.
 const MaxDevices = 16
@@ -93,7 +96,7 @@ func Open(ctx context.Context, part storage.Engine, own Own, logger *slog.Logger
 	if err != nil {
 		return nil, err
 	}
-	if err := s.reconcile(ctx); err != nil {
+	if err := s.Reconcile(ctx); err != nil {
 		return nil, err
 	}
 	log.SetSigner(signer)
@@ -220,29 +223,15 @@ func (s *Store) Keep(c audit.Checkpoint) {
 // retryAfter is how long after a failure a checkpoint is stored again.
 const retryAfter = time.Second
 
-// Run stores new checkpoints, and opens and closes devices as other nodes enable
-// and disable them, until ctx ends.
+// Run stores new checkpoints until ctx ends. One that could not be stored is
+// tried again until there is a newer one.
 func (s *Store) Run(ctx context.Context) error {
-	ctx, stop := context.WithCancel(ctx)
-	var following sync.WaitGroup
-	defer following.Wait()
-	defer stop()
-	failed := make(chan error, 1)
-	following.Go(func() { failed <- s.follow(ctx) })
-	return s.store(ctx, failed)
-}
-
-// store stores new checkpoints. One that could not be stored is tried again
-// until there is a newer one.
-func (s *Store) store(ctx context.Context, failed <-chan error) error {
 	var waiting audit.Checkpoint
 	var again <-chan time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case err := <-failed:
-			return err
 		case waiting = <-s.newest:
 		case <-again:
 		}
@@ -259,30 +248,9 @@ func (s *Store) keep(ctx context.Context, c audit.Checkpoint) error {
 	return err
 }
 
-// follow keeps the devices as the rows say.
-func (s *Store) follow(ctx context.Context) error {
-	for {
-		var from storage.Revision
-		if err := s.storage.View(ctx, func(r storage.Reader) error { from = r.Revision(); return nil }); err != nil {
-			return err
-		}
-		if err := s.reconcile(ctx); err != nil {
-			return err
-		}
-		err := s.storage.Watch(ctx, devicePrefix, from, func(c storage.Commit) error {
-			if len(c.Changes) == 0 {
-				return nil
-			}
-			return s.reconcile(ctx)
-		})
-		if !errors.Is(err, storage.ErrHistoryGone) {
-			return err
-		}
-	}
-}
-
-// reconcile opens the devices that have a row and closes those that have none.
-func (s *Store) reconcile(ctx context.Context) error {
+// Reconcile opens the devices that have a row and closes those that have none:
+// other nodes enable and disable them too.
+func (s *Store) Reconcile(ctx context.Context) error {
 	s.changes.Lock()
 	defer s.changes.Unlock()
 	devices, err := s.List(ctx)
@@ -336,7 +304,7 @@ func (s *Store) PublicKey() string {
 func (s *Store) List(ctx context.Context) ([]Device, error) {
 	var out []Device
 	err := s.storage.View(ctx, func(r storage.Reader) error {
-		return storage.All(r, devicePrefix, func(e storage.Entry) error {
+		return storage.All(r, DevicePrefix, func(e storage.Entry) error {
 			var d Device
 			if err := json.Unmarshal(e.Value, &d); err != nil {
 				return fmt.Errorf("row %s: %w", e.Key, err)
@@ -370,10 +338,10 @@ func (s *Store) Enable(ctx context.Context, d Device) error {
 		return err
 	}
 	_, err = s.storage.Update(ctx, func(t storage.Txn) error {
-		if _, err := t.Get(devicePrefix + d.Path); !errors.Is(err, storage.ErrNotFound) {
+		if _, err := t.Get(DevicePrefix + d.Path); !errors.Is(err, storage.ErrNotFound) {
 			return errors.Join(err, inUse(d.Path)) // by another node, just now
 		}
-		return t.Put(devicePrefix+d.Path, row)
+		return t.Put(DevicePrefix+d.Path, row)
 	})
 	if err != nil {
 		s.stop(d.Path)
@@ -389,7 +357,7 @@ func inUse(path string) error {
 func (s *Store) Disable(ctx context.Context, path string) error {
 	s.changes.Lock()
 	defer s.changes.Unlock()
-	if _, err := s.storage.Update(ctx, func(t storage.Txn) error { return t.Delete(devicePrefix + path) }); err != nil {
+	if _, err := s.storage.Update(ctx, func(t storage.Txn) error { return t.Delete(DevicePrefix + path) }); err != nil {
 		return err
 	}
 	s.stop(path)

@@ -48,8 +48,7 @@ type set struct {
 	acl   *policy.ACL
 }
 
-// New returns the store of the barrier's policies. Run must be started for its
-// cache to be used.
+// New returns the store of the open barrier's policies.
 func New(b *barrier.Barrier) *Store {
 	s := &Store{barrier: b, acls: map[string]*set{}}
 	s.parsed = barrier.NewCache(b, rows, cached, func(key string, value []byte) (*policy.Policy, error) {
@@ -57,9 +56,6 @@ func New(b *barrier.Barrier) *Store {
 	})
 	return s
 }
-
-// Run keeps the cache as the barrier's watch says until ctx ends.
-func (s *Store) Run(ctx context.Context) error { return s.parsed.Run(ctx) }
 
 // CacheStats returns what the cache of policies did.
 func (s *Store) CacheStats() barrier.CacheStats { return s.parsed.Stats() }

@@ -47,7 +47,7 @@ func newStore(t testing.TB, b *barrier.Barrier) *policystore.Store {
 	s := policystore.New(b)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- s.Run(ctx) }()
+	go func() { done <- b.Follow(ctx) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
