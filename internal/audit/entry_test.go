@@ -24,7 +24,7 @@ var fields = map[string]string{
 	"principal.policies": "[]string", "principal.token_type": "string", "principal.issued": "time.Time",
 	"decision.allowed": "bool", "decision.policy": "string", "decision.rule": "string", "decision.missing": "string",
 	"subject.path": "string", "subject.version": "int", "subject.label": "string", "subject.fingerprint": "string",
-	"status": "int", "error": "string", "duration_us", "stale_ms": "int64",
+	"status": "int", "error": "string", "duration_us": "int64", "stale_ms": "int64",
 }
 
 func walkFields(t *testing.T, typ reflect.Type, prefix string, visit func(path string, typ reflect.Type)) {
