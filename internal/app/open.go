@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/cofferhq/coffer/internal/builtin"
+	"github.com/cofferhq/coffer/internal/format"
 	"github.com/cofferhq/coffer/internal/node"
 	"github.com/cofferhq/coffer/internal/seal"
 	"github.com/cofferhq/coffer/internal/storage"
@@ -36,6 +37,11 @@ func (s *Server) openStorage(ctx context.Context) (storage.Engine, error) {
 		return nil, err // and no engine, not even one that is nil
 	}
 	return e, nil
+}
+
+// release is what this binary knows of stores.
+func (s *Server) release() format.Release {
+	return format.Release{Knows: format.Current, Name: s.version.Coffer}
 }
 
 // openSeals opens the configured seals. One that cannot be opened is kept with

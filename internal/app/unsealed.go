@@ -65,6 +65,9 @@ func (s *Server) unseal(ctx context.Context) (err error) {
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	r.end = end
 	s.setRunning(r) // for seal, which cleans up after an error
+	if _, err := s.release().Enter(ctx, s.barrier); err != nil {
+		return err
+	}
 	log := auditstore.Own{Log: s.audit, Node: s.auditNode(), Origin: s.origin, AcceptLoss: uint64(s.cfg.Audit.AcceptLoss)}
 	if r.Devices, err = auditstore.Open(ctx, storage.Sub(s.barrier, auditRows), log, s.log); err != nil {
 		return err

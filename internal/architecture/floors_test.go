@@ -18,7 +18,7 @@ const module = "github.com/cofferhq/coffer/"
 var floors = []string{
 	"internal/fault",
 	"internal/wire internal/storage internal/policy internal/audit internal/process internal/metrics",
-	"internal/storage/... internal/seal internal/route internal/config",
+	"internal/storage/... internal/seal internal/route internal/config internal/format",
 	"internal/seal/... internal/barrier internal/audit/auditstore",
 	"internal/policy/policystore internal/auth internal/engine internal/node internal/backup",
 	"internal/token internal/engine/... internal/auth/userpass",
