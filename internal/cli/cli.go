@@ -70,7 +70,7 @@ func Main(ctx context.Context, args []string, env Env) int {
 	root := New(env)
 	root.SetArgs(doubleDashes(args))
 	cmd, err := root.ExecuteContextC(ctx)
-	if err == nil {
+	if err == nil || errors.Is(err, errShown) {
 		return exitOK
 	}
 	code := exitLocal

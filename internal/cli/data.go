@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"net/url"
@@ -71,10 +72,11 @@ func (s *shell) sends(verb, method string) *cobra.Command {
 func (s *shell) listCommand() *cobra.Command {
 	var after string
 	var limit int
+	var detailed bool
 	cmd := &cobra.Command{
 		Use: "list PATH", GroupID: "secrets", Args: exactly(1), ValidArgsFunction: s.completePath,
 		Short:   "List the names at a path.",
-		Example: "  coffer list secret/metadata/app\n  coffer list -format=json sys/policies/acl",
+		Example: "  coffer list secret/metadata/app\n  coffer list -format=json sys/policies/acl\n  coffer list -detailed auth/userpass/locked-users",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			query := url.Values{}
 			if after != "" {
@@ -83,15 +85,16 @@ func (s *shell) listCommand() *cobra.Command {
 			if limit > 0 {
 				query.Set("limit", strconv.Itoa(limit))
 			}
-			return s.listPath(cmd, args[0], query)
+			return s.listPath(cmd, args[0], query, detailed)
 		},
 	}
+	cmd.Flags().BoolVar(&detailed, "detailed", false, "show what the path tells about each name, too")
 	cmd.Flags().StringVar(&after, "after", "", "begin behind this name")
 	cmd.Flags().IntVar(&limit, "limit", 0, "show at most so many names")
 	return cmd
 }
 
-func (s *shell) listPath(cmd *cobra.Command, path string, query url.Values) error {
+func (s *shell) listPath(cmd *cobra.Command, path string, query url.Values, detailed bool) error {
 	answer, err := s.do(cmd.Context(), client.Request{Method: "LIST", Path: path, Query: query})
 	if client.IsNotFound(err) {
 		return &exit{exitRefused, fmt.Errorf("there is nothing at %s", path)}
@@ -99,16 +102,45 @@ func (s *shell) listPath(cmd *cobra.Command, path string, query url.Values) erro
 	if err != nil {
 		return err
 	}
-	if answer.WrapInfo != nil || s.global.field != "" || s.format() == "table" {
+	var page struct {
+		Keys []string                              `json:"keys"`
+		Info map[string]map[string]json.RawMessage `json:"key_info"`
+	}
+	if answer.WrapInfo == nil && s.global.field == "" && (detailed || s.format() != "table") {
+		if err := answer.Decode(&page); err != nil {
+			return err
+		}
+	}
+	switch {
+	case page.Info != nil && detailed:
+		return s.value(page.Info, func() error { return s.detailedTable(page.Keys, page.Info) })
+	case answer.WrapInfo != nil || s.global.field != "" || s.format() == "table":
 		return s.show(answer)
 	}
-	var page struct {
-		Keys []string `json:"keys"`
-	}
-	if err := answer.Decode(&page); err != nil {
-		return err
-	}
 	return s.value(page.Keys, nil)
+}
+
+// detailedTable prints names with what is told about each, a column for every
+// field that any of them has.
+func (s *shell) detailedTable(keys []string, info map[string]map[string]json.RawMessage) error {
+	header := []string{"Keys"}
+	for _, fields := range info {
+		header = append(header, slices.Collect(maps.Keys(fields))...)
+	}
+	slices.Sort(header[1:])
+	header = slices.Compact(header)
+	rows := make([][]string, len(keys))
+	for i, key := range keys {
+		rows[i] = []string{key}
+		for _, field := range header[1:] {
+			cell := "n/a"
+			if value, ok := info[key][field]; ok {
+				cell = scalar(value)
+			}
+			rows[i] = append(rows[i], cell)
+		}
+	}
+	return s.table(header, rows)
 }
 
 func (s *shell) deleteCommand() *cobra.Command {

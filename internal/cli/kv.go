@@ -58,7 +58,7 @@ func (s *shell) kvPath(ctx context.Context, f *kvFlags, arg string) (kvPath, err
 	if f.mount != "" {
 		whole = strings.Trim(f.mount, "/") + "/" + whole
 	}
-	answer, err := s.do(ctx, client.Request{Path: "sys/internal/ui/mounts/" + strings.Trim(whole, "/"), WrapTTL: -1})
+	answer, err := s.look(ctx, client.Request{Path: "sys/internal/ui/mounts/" + strings.Trim(whole, "/"), WrapTTL: -1})
 	if client.IsDenied(err) {
 		return unseenPath(f, whole), nil
 	}

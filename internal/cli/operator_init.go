@@ -105,11 +105,10 @@ func (s *shell) initStatus(ctx context.Context) error {
 }
 
 func (s *shell) initialize(ctx context.Context, body initBody) error {
-	c, err := s.client()
-	if err != nil {
+	if _, err := s.client(); err != nil {
 		return err
 	}
-	status, err := c.Sys().SealStatus(ctx)
+	status, err := s.one.Sys().SealStatus(ctx) // also where init is only shown
 	if err != nil {
 		return refused(err)
 	}

@@ -18,6 +18,7 @@ import (
 type shell struct {
 	Env
 	one    *client.Client // of this run, once it is needed
+	shows  *client.Client // in its place, where the request is only to be shown
 	global struct {
 		address, namespace, token         string
 		caCert, caPath                    string
@@ -25,6 +26,7 @@ type shell struct {
 		skipVerify                        bool
 		format, field, wrapTTL            string
 		nonInteractive                    bool
+		showCurl, showPolicy              bool
 		headers                           pairs
 	}
 }
@@ -44,6 +46,8 @@ func (s *shell) globalFlags(root *cobra.Command) {
 	f.StringVar(&g.wrapTTL, "wrap-ttl", "", "put the answer behind a wrapping token that lives so long; COFFER_WRAP_TTL")
 	f.Var(&g.headers, "header", "name=value of a header to send; may be given several times")
 	f.BoolVar(&g.nonInteractive, "non-interactive", false, "never ask anything")
+	f.BoolVar(&g.showCurl, "output-curl-string", false, "send nothing, and print the request as a curl command")
+	f.BoolVar(&g.showPolicy, "output-policy", false, "send nothing, and print the policy that the request needs")
 }
 
 // setting returns the environment's COFFER_name, or VAULT_name where that is
@@ -58,13 +62,26 @@ func (s *shell) setting(name string) string {
 // client returns the client that the flags, the environment and the token file
 // make, in this order.
 func (s *shell) client() (*client.Client, error) {
-	if s.one != nil {
-		return s.one, nil
+	if s.one == nil {
+		if err := s.connect(); err != nil {
+			return nil, err
+		}
 	}
+	if s.shows != nil {
+		return s.shows, nil
+	}
+	return s.one, nil
+}
+
+// connect makes the clients of this run. They connect to nothing yet.
+func (s *shell) connect() error {
 	g := &s.global
+	if g.showCurl && g.showPolicy {
+		return usage("-output-curl-string and -output-policy exclude each other")
+	}
 	cfg, err := client.FromEnvironment(s.overriding(map[string]string{"COFFER_ADDR": g.address}))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	for _, o := range []struct {
 		to   *string
@@ -81,12 +98,29 @@ func (s *shell) client() (*client.Client, error) {
 	if cfg.Token == "" {
 		token, err := s.storedToken()
 		if err != nil {
-			return nil, err
+			return err
 		}
 		cfg.Token = client.Secret(token)
 	}
-	s.one, err = client.New(cfg)
-	return s.one, err
+	if s.one, err = client.New(cfg); err != nil || !g.showCurl && !g.showPolicy {
+		return err
+	}
+	cfg.Transport = &instead{to: s.Stdout, config: cfg, policy: g.showPolicy}
+	cfg.MaxRetries = -1
+	if strings.HasPrefix(cfg.Address, "unix:") {
+		cfg.Address = "http://localhost" // a socket needs the client's own transport
+	}
+	s.shows, err = client.New(cfg)
+	return err
+}
+
+// look sends a request that a command needs to know what to ask for. It is sent
+// also where the command's own request is only shown.
+func (s *shell) look(ctx context.Context, r client.Request) (*client.Response, error) {
+	if _, err := s.client(); err != nil {
+		return nil, err
+	}
+	return s.send(ctx, s.one, r)
 }
 
 // do sends one request. Beside a refusal stands the answer that it came with.
@@ -95,12 +129,17 @@ func (s *shell) do(ctx context.Context, r client.Request) (*client.Response, err
 	if err != nil {
 		return nil, err
 	}
+	return s.send(ctx, c, r)
+}
+
+func (s *shell) send(ctx context.Context, c *client.Client, r client.Request) (*client.Response, error) {
 	if r.WrapTTL == 0 {
 		text := s.global.wrapTTL
 		if text == "" {
 			text = s.setting("WRAP_TTL")
 		}
 		if text != "" {
+			var err error
 			if r.WrapTTL, err = wire.ParseDuration(text); err != nil {
 				return nil, usage("-wrap-ttl: %v", err)
 			}
