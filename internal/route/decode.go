@@ -10,6 +10,7 @@ import (
 	"github.com/cofferhq/coffer/internal/fault"
 	"github.com/cofferhq/coffer/internal/wire"
 	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // Input is what a request says, before it is typed.
@@ -131,25 +132,58 @@ func set(dst reflect.Value, f *field, value []byte, text string) error {
 		return nil
 	}
 	if err := json.Unmarshal(value, dst.Addr().Interface(), json.MatchCaseInsensitiveNames(false)); err != nil {
-		return fault.New(fault.Invalid, "%s: %s", f.Name, explain(err, f.Type))
+		return explain(err, f)
 	}
 	return nil
 }
 
-// explain says what is wrong with a value without repeating it: only messages
-// of package wire, which are written for that, are passed on.
-func explain(err error, t reflect.Type) string {
+// explain names the field that could not be read, as options.cas or keys[2], and
+// says what is wrong with its value without repeating that: only messages of
+// package wire, which are written for that, are passed on.
+func explain(err error, f *field) error {
 	var se *json.SemanticError
-	if errors.As(err, &se) && se.Err != nil && !errors.As(se.Err, new(*json.SemanticError)) {
+	if !errors.As(err, &se) {
+		return fault.New(fault.Invalid, "%s: it must be %s", f.Name, TypeName(f.Type))
+	}
+	inner, t := within(f.Type, se.JSONPointer)
+	what := "it must be " + TypeName(t)
+	if se.Err != nil && !errors.As(se.Err, new(*json.SemanticError)) {
 		if pkg := reflect.TypeOf(se.Err).String(); pkg == "*errors.errorString" || pkg == "*fmt.wrapError" {
-			return se.Err.Error()
+			what = se.Err.Error()
 		}
 	}
-	where := ""
-	if se != nil && se.JSONPointer != "" {
-		where = " at " + string(se.JSONPointer)
+	return fault.New(fault.Invalid, "%s%s: %s", f.Name, inner, what)
+}
+
+// within follows a JSON pointer into a type as far as its fields and lists go,
+// and returns what is behind a parameter's name and the type there. Names that
+// are the sender's own, of an open object, are not followed: they could be
+// secrets.
+func within(t reflect.Type, pointer jsontext.Pointer) (path string, at reflect.Type) {
+	for token := range pointer.Tokens() {
+		for t.Kind() == reflect.Pointer {
+			t = t.Elem()
+		}
+		switch t.Kind() {
+		case reflect.Struct:
+			i := slices.IndexFunc(reflect.VisibleFields(t), func(sf reflect.StructField) bool {
+				name, _, _ := strings.Cut(sf.Tag.Get("json"), ",")
+				return name == token && sf.IsExported()
+			})
+			if i < 0 {
+				return path, t
+			}
+			path, t = path+"."+token, reflect.VisibleFields(t)[i].Type
+		case reflect.Slice:
+			if t.Elem().Kind() == reflect.Uint8 { // JSON as it came
+				return path, t
+			}
+			path, t = path+"["+token+"]", t.Elem()
+		default:
+			return path, t
+		}
 	}
-	return "it must be " + TypeName(t) + where
+	return path, t
 }
 
 // TypeName names a type for people and OpenAPI: string, integer, boolean,

@@ -133,6 +133,51 @@ func TestDecode(t *testing.T) {
 	}
 }
 
+type deep struct {
+	Options struct {
+		CAS   *wire.Int `json:"cas"`
+		Rules []rule    `json:"rules"`
+	} `json:"options"`
+	Named map[string]rule `json:"named"`
+	Tags  wire.Strings    `json:"tags"`
+}
+
+type rule struct {
+	Most int64 `json:"most"`
+}
+
+func (*box) deep(context.Context, Caller, deep) (Empty, error) { return Empty{}, nil }
+
+// What cannot be read is named to its innermost field, but no name that is the
+// sender's own is repeated, and no value.
+func TestDecodeNamesTheInnerField(t *testing.T) {
+	spec := New("POST", "deep", "", (*box).deep).Spec()
+	for body, want := range map[string]string{
+		`{"options":{"cas":"hunter2"}}`:              "options.cas: it is not a whole number",
+		`{"options":{"cas":{"a":1}}}`:                "options.cas: it must be a whole number",
+		`{"options":5}`:                              "options: it must be an object",
+		`{"options":{"rules":[{},{"most":"x"}]}}`:    "options.rules[1].most: it must be an integer",
+		`{"options":{"rules":[{},"hunter2"]}}`:       "options.rules[1]: it must be an object",
+		`{"named":{"hunter2":{"most":true}}}`:        "named: it must be an object",
+		`{"tags":[{"hunter2":1}]}`:                   "tags: it must be a list of strings",
+		`{"options":{"hunter2":{"hunter2":[1,2]}}}`:  "",
+		`{"options":{"cas":1,"rules":[{"most":3}]}}`: "",
+	} {
+		params, err := wire.ParseBody([]byte(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _, err = spec.Decode(&Input{Params: params})
+		text := ""
+		if err != nil {
+			text = err.Error()
+		}
+		if text != want {
+			t.Errorf("%s: %q, want %q", body, text, want)
+		}
+	}
+}
+
 func TestDecodeQueryAndWholeBody(t *testing.T) {
 	spec := New("GET", "data/{path...}", "", (*box).any).Spec()
 	req, _, err := spec.Decode(&Input{Vars{{"path", "a"}}, wire.ParseQuery(url.Values{"version": {"7"}, "list": {"false"}})})
