@@ -94,8 +94,8 @@ func Start(ctx context.Context, cfg *config.Config, version sys.Version, log *sl
 	}
 	if err := s.node.AutoUnseal(ctx); err != nil {
 		log.Error("no seal opens the server; it goes on trying", "error", err)
-		s.background.Go(func() { s.node.KeepTrying(ctx) })
 	}
+	s.background.Go(func() { s.node.Join(ctx) })
 	return s, nil
 }
 

@@ -83,7 +83,9 @@ func (n *Node) Init(ctx context.Context, r InitRequest) (*InitResult, error) {
 			return err
 		}
 		return rec.Put(t)
-	}); err != nil {
+	}); errors.Is(err, barrier.ErrInitialized) || errors.Is(err, seal.ErrChanged) {
+		return nil, fault.Wrap(fault.Invalid, err, "another node is initializing this store")
+	} else if err != nil {
 		return nil, err
 	}
 	if err := n.open(ctx, root); err != nil {

@@ -262,6 +262,27 @@ func (n *Node) KeepTrying(ctx context.Context) {
 	}
 }
 
+// initPoll is how often a node looks whether another one initialized the store.
+const initPoll = 500 * time.Millisecond
+
+// Join opens the node once the store is initialized, be it by another node, or
+// until ctx ends.
+func (n *Node) Join(ctx context.Context) {
+	for {
+		if _, err := n.record(ctx); err == nil {
+			n.KeepTrying(ctx)
+			return
+		} else if !errors.Is(err, seal.ErrNoRecord) {
+			n.Log.Warn("it cannot be seen yet whether the store is initialized", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(initPoll):
+		}
+	}
+}
+
 // shamir is the name of the configured Shamir seal.
 func (n *Node) shamir() string {
 	for _, c := range n.Seals {

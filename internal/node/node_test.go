@@ -13,6 +13,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -389,6 +390,64 @@ func TestStatusWhileTheEngineIsAway(t *testing.T) {
 	if _, err := fresh.Status(t.Context()); !errors.Is(err, storage.ErrUnavailable) {
 		t.Errorf("a node that knows nothing says: %v", err)
 	}
+}
+
+func TestANodeJoinsWhenAnotherInitializes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, key := store(t), filepath.Join(t.TempDir(), "key")
+		first, second := start(t, e, file(t, key)), start(t, e, file(t, key))
+		ctx, cancel := context.WithCancel(t.Context())
+		joined := make(chan struct{})
+		go func() { defer close(joined); second.Join(ctx) }()
+		time.Sleep(10 * time.Second)
+		if second.open.Load() {
+			t.Fatal("an empty store was opened")
+		}
+		if _, err := first.Init(t.Context(), node.InitRequest{}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		second.wantSealed(t, false)
+		<-joined
+		cancel()
+		first.Close()
+		second.Close()
+	})
+}
+
+// Two nodes asked to initialize one store: one of them does.
+func TestTwoNodesInitialize(t *testing.T) {
+	for range 50 {
+		e, key := store(t), filepath.Join(t.TempDir(), "key")
+		nodes := []*server{start(t, e, file(t, key)), start(t, e, file(t, key))}
+		var made atomic.Int32
+		var work sync.WaitGroup
+		for _, n := range nodes {
+			work.Go(func() {
+				if _, err := n.Init(t.Context(), node.InitRequest{}); err == nil {
+					made.Add(1)
+				}
+			})
+		}
+		work.Wait()
+		if made.Load() > 1 {
+			t.Fatal("both were told a root token")
+		}
+		for _, n := range nodes {
+			n.Close()
+		}
+		if made.Load() == 0 {
+			continue // each stood in the other's way; nobody was told anything
+		}
+		start(t, e, file(t, key)).wantOpens(t)
+	}
+}
+
+func (s *server) wantOpens(t testing.TB) {
+	t.Helper()
+	must(t, s.AutoUnseal(t.Context()))
+	s.wantSealed(t, false)
+	s.Close()
 }
 
 func TestNodesShareAStore(t *testing.T) {
