@@ -15,10 +15,11 @@ import (
 	"github.com/cofferhq/coffer/internal/seal/shamir"
 	"github.com/cofferhq/coffer/internal/storage"
 	"github.com/cofferhq/coffer/internal/storage/pebble"
+	"github.com/cofferhq/coffer/internal/storage/postgres"
 )
 
 // Storage lists the storage engines; the first is the default.
-var Storage = []storage.Kind{pebble.Kind}
+var Storage = []storage.Kind{pebble.Kind, postgres.Kind}
 
 // StorageKind returns the kind of a name, nil when there is none.
 func StorageKind(name string) *storage.Kind {
