@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -148,6 +149,7 @@ type call struct {
 	url    *url.URL
 	header http.Header
 	body   []byte
+	into   io.Writer // takes the body of a streamed answer
 }
 
 func (c *Client) prepare(r Request) (*call, error) {

@@ -41,6 +41,9 @@ func (c *Client) send(ctx context.Context, r *call) attempt {
 			if err != nil {
 				return attempt{err: err, final: true}
 			}
+			if r.into != nil && answer.StatusCode == http.StatusOK {
+				return pour(answer, r.into)
+			}
 			return c.take(answer)
 		}
 		drop(answer)

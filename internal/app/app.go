@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/cofferhq/coffer/internal/audit"
+	"github.com/cofferhq/coffer/internal/backup"
 	"github.com/cofferhq/coffer/internal/barrier"
 	"github.com/cofferhq/coffer/internal/config"
 	"github.com/cofferhq/coffer/internal/gateway"
@@ -43,15 +44,16 @@ type Server struct {
 	temp    string      // removed at the end; of a development server
 	devRoot wire.Secret // a development server's root token
 
-	engine  storage.Engine
-	barrier *barrier.Barrier
-	audit   *audit.Log
-	origin  string
-	node    *node.Node
-	gateway *gateway.Gateway
-	system  *sys.System
-	metrics *metrics.Metrics
-	keeper  keeper
+	engine    storage.Engine
+	barrier   *barrier.Barrier
+	audit     *audit.Log
+	origin    string
+	node      *node.Node
+	gateway   *gateway.Gateway
+	system    *sys.System
+	metrics   *metrics.Metrics
+	scheduler *backup.Scheduler // nil without a backup block
+	keeper    keeper
 
 	first     atomic.Pointer[FirstStart] // while the server initializes itself
 	running   *running                   // while unsealed
@@ -119,6 +121,9 @@ func (s *Server) openData(ctx context.Context) error {
 	if s.engine, err = s.openStorage(ctx); err != nil {
 		return fmt.Errorf("open the storage: %w", err)
 	}
+	if err := backup.Whole(ctx, s.engine); err != nil {
+		return err
+	}
 	dir := s.cfg.Audit.Path
 	if dir == "" {
 		dir = filepath.Join(s.dataDir, "audit")
@@ -136,6 +141,7 @@ func (s *Server) openData(ctx context.Context) error {
 // build makes the parts that a sealed server has.
 func (s *Server) build(ctx context.Context) {
 	s.barrier = barrier.New(s.engine, s.log)
+	s.scheduler = s.newScheduler()
 	s.metrics = metrics.New(s.sources())
 	s.node = node.New(node.Options{
 		Engine: s.engine, Barrier: s.barrier, Seals: s.openSeals(ctx), Log: s.log,

@@ -25,8 +25,8 @@ func (s *Server) systemOptions() sys.Options {
 		Open: s.opened.Load,
 		Why:  s.why, AuditLog: s.auditLog, RepairAuditLog: s.audit.Repair, Metrics: s.showMetrics, OpenAPI: s.openAPI, Sanitized: s.sanitized,
 		InFlight: s.inFlight, Kinds: func() []*engine.Spec { return builtin.Engines },
-		ClusterID: s.clusterID,
-		NewPad:    newPad, Address: s.cfg.APIAddr, StorageType: s.cfg.Storage.Kind, Version: s.version,
+		ClusterID: s.clusterID, Backup: s.writeBackup, Backups: s.backups,
+		NewPad: newPad, Address: s.cfg.APIAddr, StorageType: s.cfg.Storage.Kind, Version: s.version,
 		Storage: s.storageState,
 	}
 }
@@ -115,6 +115,7 @@ func (s *Server) sources() metrics.Sources {
 			return metrics.Seal{Initialized: initialized, Unsealed: err == nil && !sealed, Active: err == nil && !sealed}
 		},
 		Storage: s.storageFigures,
+		Backup:  s.backupFigures,
 		Caches:  s.cacheFigures,
 		Audit: func() metrics.Audit {
 			st := s.audit.Stats()

@@ -102,6 +102,10 @@ func (s *Server) unseal(ctx context.Context) (err error) {
 	for name, run := range background {
 		r.work.Go(func() { s.keepRunning(life, name, run) })
 	}
+	if err := s.noticeRestore(ctx); err != nil {
+		return err
+	}
+	s.startBackups(life, r)
 	s.opened.Store(&r.Unsealed)
 	s.gateway.Open(&gateway.Services{Mounts: r.Mounts, Tokens: r.Tokens, Policies: r.Policies})
 	s.log.Info("the server is unsealed")

@@ -1,11 +1,11 @@
 package backup
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/cofferhq/coffer/internal/barrier"
 	"github.com/cofferhq/coffer/internal/seal"
@@ -41,17 +41,17 @@ type Proof struct {
 	// Lost counts rows of mounts that were disabled and not cleared away when the
 	// archive was made: their keys are gone, and nothing reads them.
 	Lost uint64
-	// AuditLog is the newest checkpoint of the audit log in the store, nil where
-	// there is none: its note, as package audit reads it.
-	AuditLog []byte
+	// AuditLogs are the newest checkpoints of the nodes' audit logs that are in the
+	// store: their notes, as package audit reads them.
+	AuditLogs [][]byte
 
 	verifier *barrier.Verifier
 }
 
 // Rows that are looked into.
 const (
-	checkpointRow = "core/audit/checkpoint"
-	tokenRows     = "core/tokens/"
+	checkpointRows = "core/audit/checkpoint"
+	tokenRows      = "core/tokens/"
 )
 
 // Verify proves that an archive can be restored: its root key is at hand, every
@@ -101,8 +101,8 @@ func (a *Archive) prove(ctx context.Context, v *barrier.Verifier) (*Proof, error
 			return a.sameRecord(e.Value)
 		case e.Key == seal.RestoreRow:
 			return fmt.Errorf("%w: it is of a store that was being restored", ErrDamaged)
-		case e.Key == checkpointRow:
-			p.AuditLog = bytes.Clone(plain)
+		case strings.HasPrefix(e.Key, checkpointRows):
+			p.AuditLogs = append(p.AuditLogs, plain)
 		case plain == nil && v.Lost(e.Key):
 			p.Lost++
 		}

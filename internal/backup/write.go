@@ -93,6 +93,7 @@ type writer struct {
 	frames uint64
 	chunk  []byte // rows of the frame to come
 	rows   uint32
+	framed []byte // the frame that is written
 }
 
 func (w *writer) write(b []byte) error {
@@ -165,10 +166,8 @@ func (w *writer) frame(kind byte, rows uint32, plain []byte) error {
 		return err
 	}
 	w.frames++
-	if err := w.write(head[:]); err != nil {
-		return err
-	}
-	return w.write(body)
+	w.framed = append(append(w.framed[:0], head[:]...), body...)
+	return w.write(w.framed)
 }
 
 func headOf(kind byte, length int, rows uint32) (head [frameHead]byte) {

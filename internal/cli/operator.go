@@ -12,7 +12,8 @@ import (
 func (s *shell) operatorCommand() *cobra.Command {
 	return group("server", "operator", "Initialize, open, seal and rekey a server.",
 		s.initCommand(), s.unsealCommand(), s.sealCommand(), s.sharesCommand(), s.rekeyCommand(), s.generateRootCommand(),
-		s.rotateCommand(), s.keyStatusCommand(), s.membersCommand(), s.stepDownCommand())
+		s.rotateCommand(), s.keyStatusCommand(), s.membersCommand(), s.stepDownCommand(),
+		s.backupCommand(), s.backupVerifyCommand(), s.restoreCommand(), s.backupStatusCommand())
 }
 
 func (s *shell) sealCommand() *cobra.Command {

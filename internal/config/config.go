@@ -33,6 +33,7 @@ type Config struct {
 	Seals     []Seal // at least one
 	Audit     Audit
 	Telemetry Telemetry
+	Backup    Backup
 	Lockouts  []Lockout
 
 	// DataDir is the directory of what belongs to this node alone: its audit log,
@@ -163,6 +164,15 @@ type Audit struct {
 	SegmentSize int64  // bytes; 0 is the log's default
 	Reserve     int64  // bytes of disk held back for the last entries; 0 is the log's default
 	AcceptLoss  int    // size of a stored checkpoint that the log no longer reaches and that is given up; 0 gives nothing up
+}
+
+// Backup says where backups are put on a schedule; without a directory there is
+// none.
+type Backup struct {
+	Directory string
+	Every     time.Duration // at least a minute
+	Keep      int           // how many are kept; 0 is no bound
+	KeepFor   time.Duration // how long each is kept; 0 is no bound
 }
 
 // Telemetry is what is measured and how it is named.

@@ -44,6 +44,7 @@ func (c *Config) settings() *section {
 		{"user_lockout", true, c.openLockout},
 		{"audit", false, c.openAudit},
 		{"telemetry", false, c.openTelemetry},
+		{"backup", false, c.openBackup},
 		{"ha_storage", true, func(string) (*section, error) {
 			return nil, fmt.Errorf("there is no separate HA storage: nodes coordinate through their storage")
 		}},
@@ -217,6 +218,26 @@ func (c *Config) openAudit(string) (*section, error) {
 		{"segment_size", size(&c.Audit.SegmentSize, 1<<20)},
 		{"reserve", size(&c.Audit.Reserve, 1<<20)},
 		{"accept_loss", count(&c.Audit.AcceptLoss, 1, math.MaxInt)},
+	}}, nil
+}
+
+func (c *Config) openBackup(string) (*section, error) {
+	b := &c.Backup
+	return &section{keys: []key{
+		{"directory", directory(&b.Directory)},
+		{"every", duration(&b.Every, time.Minute)},
+		{"keep", count(&b.Keep, 1, 1_000_000)},
+		{"keep_for", duration(&b.KeepFor, time.Minute)},
+	}, done: func() error {
+		switch {
+		case b.Directory == "":
+			return fmt.Errorf("directory is missing; give one on another disk than the storage's")
+		case b.Every == 0:
+			return fmt.Errorf("every is missing; say how often, for example \"24h\"")
+		case b.Keep == 0 && b.KeepFor == 0:
+			return fmt.Errorf("keep or keep_for is missing; say how many backups are kept, or for how long")
+		}
+		return nil
 	}}, nil
 }
 

@@ -222,7 +222,7 @@ func answers(s *route.Spec) map[string]response {
 	switch t {
 	case reflect.TypeFor[route.Empty]():
 		return map[string]response{"204": {Description: "Done; 200 where there are warnings."}, "default": refused}
-	case reflect.TypeFor[route.Raw]():
+	case reflect.TypeFor[route.Raw](), reflect.TypeFor[route.Stream]():
 		return ok(response{Description: "The content itself, without the envelope.", Content: map[string]media{"*/*": {Schema: &schema{Type: "string", Format: "binary"}}}})
 	case reflect.TypeFor[auth.Login](), reflect.TypeFor[token.Issued]():
 		return ok(response{Description: "A new token, in `auth` of the envelope."})

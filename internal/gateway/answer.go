@@ -58,6 +58,8 @@ func (t *turn) succeeded() (Answer, error) {
 	switch out := t.output.(type) {
 	case route.Raw:
 		return Answer{Status: status, ContentType: out.ContentType, Body: out.Body}, nil
+	case route.Stream:
+		return Answer{Status: status, ContentType: out.ContentType}, nil
 	case route.Empty:
 		if len(t.notes.Warnings)+len(t.warnings) == 0 {
 			if t.notes.Status == 0 {

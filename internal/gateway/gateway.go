@@ -134,7 +134,12 @@ func (g *Gateway) Serve(ctx context.Context, r *Request) Answer {
 	t := &turn{Request: r, begun: time.Now(), services: g.services.Load()}
 	g.Metrics.Begin()
 	g.inFlight.Store(r, t.begun)
-	defer g.inFlight.Delete(r)
+	streams := false
+	defer func() {
+		if !streams {
+			g.inFlight.Delete(r)
+		}
+	}()
 	if g.StaleReads > 0 && r.Method == "GET" {
 		t.stale.Grace = g.StaleReads
 		ctx = barrier.AllowStale(ctx, &t.stale)
@@ -154,6 +159,11 @@ func (g *Gateway) Serve(ctx context.Context, r *Request) Answer {
 		if err := t.services.Tokens.Release(context.WithoutCancel(ctx), t.token); err != nil {
 			g.Log.Warn("a token whose last use is over is not removed yet", "accessor", t.token.Accessor, "error", err)
 		}
+	}
+	if out, ok := t.output.(route.Stream); ok && problem == nil {
+		streams = true
+		answer.Stream = g.stream(t, out)
+		return answer
 	}
 	if err := g.record(ctx, t, answer.Status, problem); err != nil {
 		problem = fault.From(err)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/cofferhq/coffer/internal/auth"
 	"github.com/cofferhq/coffer/internal/fault"
+	"github.com/cofferhq/coffer/internal/route"
 	"github.com/cofferhq/coffer/internal/token"
 )
 
@@ -23,6 +24,9 @@ func (g *Gateway) grant(ctx context.Context, t *turn) error {
 	}
 	if t.wrapTTL == 0 || t.services == nil || t.notes.Status >= 300 {
 		return nil
+	}
+	if _, streams := t.output.(route.Stream); streams {
+		return fault.New(fault.Invalid, "this answer is streamed, and cannot be wrapped; ask for it without X-Vault-Wrap-TTL")
 	}
 	return g.wrap(ctx, t)
 }

@@ -4,6 +4,8 @@
 package gateway
 
 import (
+	"context"
+	"io"
 	"net/netip"
 	"net/url"
 	"time"
@@ -42,6 +44,10 @@ type Answer struct {
 	ContentType string // "application/json" unless the route answers raw
 	Body        []byte // nil with 204
 	RetryAfter  time.Duration
-	Allow       []string      // with 405: the methods there are
-	Stale       time.Duration // how old at most the answer is; above 0 only while the storage engine is away
+	// Stream, where it is set, writes the body, and must be called once. The
+	// outcome is in the audit log when it returns nil; an error before the first
+	// write is to be answered, a later one must not look like the body's end.
+	Stream func(context.Context, io.Writer) error
+	Allow  []string      // with 405: the methods there are
+	Stale  time.Duration // how old at most the answer is; above 0 only while the storage engine is away
 }

@@ -118,6 +118,10 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		leave(w, r)
 	}
 	answer := h.serve(ctx, &req)
+	if answer.Stream != nil {
+		h.stream(w, r, req.ID, &answer)
+		return
+	}
 	h.write(w, r, &answer)
 }
 
@@ -125,21 +129,24 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // the kind of panic; its text could hold a secret, unless the runtime wrote it.
 func (h *handler) serve(ctx context.Context, req *gateway.Request) (answer gateway.Answer) {
 	defer func() {
-		p := recover()
-		if p == nil {
-			return
+		if p := recover(); p != nil {
+			answer = refusal(h.panicked(req.ID, p))
 		}
-		what := fmt.Sprintf("%T", p)
-		if e, ok := p.(runtime.Error); ok {
-			what = e.Error()
-		}
-		h.Log.Error("a request panicked", "request_id", req.ID, "panic", what, "stack", string(debug.Stack()))
-		if h.Panicked != nil {
-			h.Panicked()
-		}
-		answer = refusal(fault.New(fault.Internal, "internal error; the server's log has it under request id %s", req.ID))
 	}()
 	return h.Serve(ctx, req)
+}
+
+// panicked logs and counts a panic, and returns what its client is told.
+func (h *handler) panicked(id string, p any) *fault.Error {
+	what := fmt.Sprintf("%T", p)
+	if e, ok := p.(runtime.Error); ok {
+		what = e.Error()
+	}
+	h.Log.Error("a request panicked", "request_id", id, "panic", what, "stack", string(debug.Stack()))
+	if h.Panicked != nil {
+		h.Panicked()
+	}
+	return fault.New(fault.Internal, "internal error; the server's log has it under request id %s", id)
 }
 
 // refusal is the answer to a fault that was not answered by Serve.

@@ -14,6 +14,7 @@ type Sources struct {
 	Storage    func() Storage        // figures of the storage engine
 	Caches     func() []Cache        // each cache by name
 	Audit      func() Audit          // figures of the audit log
+	Backup     func() Backup         // figures of the scheduled backups
 	CertExpiry func() (at time.Time) // of the listener's TLS certificate; zero when there is none
 }
 
@@ -32,6 +33,28 @@ type Audit struct {
 	Entries    uint64
 	Syncs      Times     // fsyncs, which entries share
 	Checkpoint time.Time // of the last signed checkpoint; zero when there is none yet
+}
+
+// Backup is how the scheduled backups of this node stand.
+type Backup struct {
+	Scheduled bool
+	Last      time.Time // of the last success; zero when there is none
+	Bytes     uint64    // of that
+	Took      time.Duration
+	Failures  int // since then
+}
+
+// send sends the figures, where backups are scheduled.
+func (b Backup) send(send func(*prometheus.Desc, prometheus.ValueType, float64, ...string)) {
+	if !b.Scheduled {
+		return
+	}
+	send(backupFailures, prometheus.GaugeValue, float64(b.Failures))
+	if !b.Last.IsZero() {
+		send(backupLast, prometheus.GaugeValue, float64(b.Last.Unix()))
+		send(backupSize, prometheus.GaugeValue, float64(b.Bytes))
+		send(backupTook, prometheus.GaugeValue, b.Took.Seconds())
+	}
 }
 
 // Times counts how often something took how long.
@@ -72,7 +95,13 @@ var (
 	checkpointAge = desc("audit_checkpoint_age_seconds", "Time since the audit log was last signed.")
 	auditEntries  = desc("audit_entries", "Entries in the audit log.")
 	auditSyncs    = desc("audit_sync_duration_seconds", "Time of each sync of the audit log; entries share them.")
-	certExpiry    = desc("tls_certificate_expiry_timestamp_seconds", "When the listener's TLS certificate expires.")
+
+	backupLast     = desc("backup_last_success_timestamp_seconds", "When the last scheduled backup was made and proven.")
+	backupSize     = desc("backup_size_bytes", "Size of the last scheduled backup.")
+	backupTook     = desc("backup_duration_seconds", "How long the last scheduled backup took to make and prove.")
+	backupFailures = desc("backup_failures", "Failures of scheduled backups since the last success.")
+
+	certExpiry = desc("tls_certificate_expiry_timestamp_seconds", "When the listener's TLS certificate expires.")
 )
 
 func desc(name, help string, labels ...string) *prometheus.Desc {
@@ -85,7 +114,8 @@ type pulled struct{ sources Sources }
 // Describe sends the descriptions of all that Collect may send.
 func (p *pulled) Describe(to chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{buildInfo, initialized, unsealed, vaultUnsealed, vaultActive, commits, syncs, size,
-		cacheHits, cacheMisses, cacheEntries, checkpointAge, auditEntries, auditSyncs, certExpiry} {
+		cacheHits, cacheMisses, cacheEntries, checkpointAge, auditEntries, auditSyncs, certExpiry,
+		backupLast, backupSize, backupTook, backupFailures} {
 		to <- d
 	}
 }
@@ -124,6 +154,9 @@ func (p *pulled) Collect(to chan<- prometheus.Metric) {
 		if !a.Checkpoint.IsZero() {
 			send(checkpointAge, gauge, time.Since(a.Checkpoint).Seconds())
 		}
+	}
+	if p.sources.Backup != nil {
+		p.sources.Backup().send(send)
 	}
 	if p.sources.CertExpiry != nil {
 		if at := p.sources.CertExpiry(); !at.IsZero() {

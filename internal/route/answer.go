@@ -1,6 +1,8 @@
 package route
 
 import (
+	"context"
+	"io"
 	"time"
 
 	"github.com/cofferhq/coffer/internal/fault"
@@ -58,6 +60,17 @@ type Raw struct {
 	Notes
 	ContentType string
 	Body        []byte
+}
+
+// Stream answers a body that is made while it is sent. Such a route Changes, so
+// that an intent is recorded before the first byte leaves.
+type Stream struct {
+	Notes
+	ContentType string
+	// Write writes the body and returns what it was, for the outcome's entry. The
+	// context ends when the client is gone. An error breaks the connection off, so
+	// that the client cannot take what it has for the whole.
+	Write func(ctx context.Context, w io.Writer) (Subject, error)
 }
 
 // Nothing is a request without fields.

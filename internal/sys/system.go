@@ -5,9 +5,12 @@ package sys
 
 import (
 	"context"
+	"io"
+	"sync/atomic"
 	"time"
 
 	"github.com/cofferhq/coffer/internal/audit/auditstore"
+	"github.com/cofferhq/coffer/internal/backup"
 	"github.com/cofferhq/coffer/internal/engine"
 	"github.com/cofferhq/coffer/internal/mount"
 	"github.com/cofferhq/coffer/internal/node"
@@ -40,10 +43,14 @@ type Options struct {
 	OpenAPI        func() ([]byte, error)
 	Sanitized      func() (SanitizedConfig, error)
 	InFlight       func() []InFlight
-	Kinds          func() []*engine.Spec
-	ClusterID      func() (id, name string)
-	NewPad         func() string // a one-time pad as long as a root token
-	Address        string        // api_addr
+	// Backup writes an archive of the open store; Backups says how those on a
+	// schedule stand.
+	Backup    func(context.Context, io.Writer) (backup.Summary, error)
+	Backups   func() backup.Status
+	Kinds     func() []*engine.Spec
+	ClusterID func() (id, name string)
+	NewPad    func() string // a one-time pad as long as a root token
+	Address   string        // api_addr
 	// Storage says how the storage engine is seen from here; only while unsealed.
 	Storage func(context.Context) Storage
 	// StorageType is the kind of the storage engine.
@@ -59,10 +66,13 @@ type Storage struct {
 }
 
 // System holds the state of the routes.
-type System struct{ Options }
+type System struct {
+	Options
+	backups atomic.Int32 // archives being streamed
+}
 
 // New returns the routes' state.
-func New(options Options) *System { return &System{options} }
+func New(options Options) *System { return &System{Options: options} }
 
 // Kind declares sys/ around the one System there is.
 func Kind(s *System) engine.Kind[struct{}, *System] {
@@ -77,7 +87,7 @@ func Kind(s *System) engine.Kind[struct{}, *System] {
 func Routes() []route.Route[*System] {
 	var all []route.Route[*System]
 	for _, some := range [][]route.Route[*System]{
-		sealRoutes, statusRoutes, mountRoutes, authRoutes, catalogRoutes, policyRoutes, wrappingRoutes, auditRoutes, infoRoutes, profileRoutes, leaseRoutes,
+		sealRoutes, statusRoutes, mountRoutes, authRoutes, catalogRoutes, policyRoutes, wrappingRoutes, auditRoutes, infoRoutes, profileRoutes, leaseRoutes, backupRoutes,
 	} {
 		all = append(all, some...)
 	}

@@ -40,10 +40,20 @@ func Start(t testing.TB, more string) *Server {
 // Uninitialized runs a server that was never initialized.
 func Uninitialized(t testing.TB, more string) *Server {
 	t.Helper()
+	s := Prepared(t, more)
+	s.Run(t)
+	return s
+}
+
+// Add puts more HCL behind the configuration, for the next Run.
+func (s *Server) Add(more string) { s.text += more }
+
+// Prepared returns a server that was not started yet.
+func Prepared(t testing.TB, more string) *Server {
+	t.Helper()
 	s := &Server{Dir: filepath.Join(t.TempDir(), "data"), Log: &Log{}}
 	s.text = fmt.Sprintf("storage \"pebble\" {\n  path = %q\n}\nlistener \"tcp\" {\n  address = \"127.0.0.1:0\"\n}\ndisable_mlock = true\nlog_level = \"trace\"\n%s\n", s.Dir, more)
 	t.Cleanup(func() { s.Stop(t) })
-	s.Run(t)
 	return s
 }
 

@@ -136,7 +136,7 @@ func members(t reflect.Type) (names []string, open bool) {
 		name, options, _ := strings.Cut(f.Tag.Get("json"), ",")
 		names, open = append(names, name), open || strings.Contains(options, "embed")
 	}
-	return names, open || t.Name() == "Raw" || t.Name() == "Login" || t.Name() == "Issued"
+	return names, open || t.Name() == "Raw" || t.Name() == "Stream" || t.Name() == "Login" || t.Name() == "Issued"
 }
 
 // Every member of an answer has a name that was chosen, not Go's.
@@ -146,7 +146,7 @@ func TestAnswersAreNamed(t *testing.T) {
 		for typ.Kind() == reflect.Pointer || typ.Kind() == reflect.Slice || typ.Kind() == reflect.Map {
 			typ = typ.Elem()
 		}
-		if typ.Kind() != reflect.Struct || depth > 6 || !strings.HasPrefix(typ.PkgPath(), "github.com/cofferhq/coffer/internal/") || typ == reflect.TypeFor[route.Raw]() || strings.HasSuffix(typ.PkgPath(), "/wire") {
+		if typ.Kind() != reflect.Struct || depth > 6 || !strings.HasPrefix(typ.PkgPath(), "github.com/cofferhq/coffer/internal/") || typ == reflect.TypeFor[route.Raw]() || typ == reflect.TypeFor[route.Stream]() || strings.HasSuffix(typ.PkgPath(), "/wire") {
 			return
 		}
 		for _, f := range reflect.VisibleFields(typ) {
