@@ -44,6 +44,7 @@ func soak() int {
 type process struct {
 	apptest.Client
 	dir    string // the data directory is data in it
+	store  string // the storage block; "" is the embedded engine in the data directory
 	out    *apptest.Log
 	cmd    *exec.Cmd
 	exited chan struct{}
@@ -69,7 +70,11 @@ func newProcess(t testing.TB, more string) *process {
 // configure writes the configuration anew, for the next start.
 func (p *process) configure(t testing.TB, text string) {
 	t.Helper()
-	text = fmt.Sprintf("storage \"pebble\" {\n  path = %q\n}\ndisable_mlock = true\n%s", p.data(), text)
+	store := p.store
+	if store == "" {
+		store = fmt.Sprintf("storage \"pebble\" {\n  path = %q\n}\n", p.data())
+	}
+	text = store + "disable_mlock = true\n" + text
 	if err := os.WriteFile(p.config(), []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}

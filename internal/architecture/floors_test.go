@@ -20,7 +20,7 @@ var floors = []string{
 	"internal/wire internal/storage internal/policy internal/audit internal/process internal/metrics",
 	"internal/storage/... internal/seal internal/route internal/config internal/format",
 	"internal/seal/... internal/barrier internal/audit/auditstore",
-	"internal/policy/policystore internal/auth internal/engine internal/node internal/backup",
+	"internal/policy/policystore internal/auth internal/engine internal/node internal/member internal/backup",
 	"internal/token internal/engine/... internal/auth/userpass",
 	"internal/mount internal/auth/tokens",
 	"internal/sys internal/builtin",

@@ -1,0 +1,335 @@
+package app_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/cofferhq/coffer/internal/app/apptest"
+	"github.com/cofferhq/coffer/internal/audit"
+	"github.com/cofferhq/coffer/internal/barrier"
+	"github.com/cofferhq/coffer/internal/storage/postgres/postgrestest"
+)
+
+// cluster is nodes that share a storage engine, each a process of its own.
+type cluster struct {
+	nodes []*process
+}
+
+// newCluster starts nodes over an engine, initialized through the first.
+// storage returns the storage block of a node.
+func newCluster(t testing.TB, nodes int, storage func(node int) string, more string) *cluster {
+	t.Helper()
+	c, key := &cluster{}, filepath.Join(t.TempDir(), "seal.key")
+	for i := range nodes {
+		p := &process{dir: t.TempDir()}
+		p.store = storage(i) + fmt.Sprintf("data_dir = %q\nnode_id = \"node-%d\"\nseal \"keyfile\" {\n  path = %q\n}\n", p.data(), i, key)
+		p.configure(t, tcp+more)
+		t.Cleanup(func() {
+			if p.cmd != nil {
+				_ = p.cmd.Process.Signal(syscall.SIGCONT)
+				p.kill(t)
+				if t.Failed() {
+					t.Logf("node %d said:\n%s", i, p.out)
+				}
+			}
+		})
+		c.nodes = append(c.nodes, p)
+	}
+	for _, p := range c.nodes {
+		p.start(t)
+	}
+	c.nodes[0].initialize(t)
+	for _, p := range c.nodes {
+		p.Root = c.nodes[0].Root
+		p.serving(t)
+	}
+	return c
+}
+
+// serving waits until the node is healthy.
+func (p *process) serving(t testing.TB) {
+	t.Helper()
+	eventually(t, "a node serves", func() bool {
+		a, err := p.Try("GET", "sys/health", "", "")
+		return err == nil && a.Status == 200
+	})
+}
+
+// each engine that nodes can share, with a way to break it.
+type shared struct {
+	name  string
+	block func(node int) string // the storage block
+	crash func(t testing.TB)    // kills the engine's server, or the one that leads, and brings it back
+}
+
+func overEngines(t *testing.T, run func(t *testing.T, e shared)) {
+	for name, open := range map[string]func(testing.TB) shared{"postgres": onPostgres} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			run(t, open(t))
+		})
+	}
+}
+
+// askAny returns an asker that sends to one node. Answers of a node that lost its
+// engine in the middle count as none.
+func (l *load) askNode(t *testing.T, c *apptest.Client, stop *atomic.Bool) asker {
+	return func(want int, method, path, token, body string) *apptest.Answer {
+		if stop.Load() {
+			return nil
+		}
+		if token == "" {
+			token = c.Root
+		}
+		a, err := c.Try(method, path, token, body)
+		if err != nil || a.Status == 503 {
+			return nil
+		}
+		if a.Status != want {
+			t.Errorf("%s %s is answered %d %s, want %d", method, path, a.Status, a.Body, want)
+			return nil
+		}
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.answered++
+		return a
+	}
+}
+
+// TestClusterLosesNothing breaks a cluster under load again and again: a node is
+// killed, a node is stopped and goes on later, the engine is killed. What any
+// node acknowledged is there on every node afterwards.
+func TestClusterLosesNothing(t *testing.T) {
+	overEngines(t, func(t *testing.T, e shared) {
+		c := newCluster(t, 3, e.block, "")
+		l := &load{workers: workers(t, &c.nodes[0].Client)}
+		harms := map[string]func(){
+			"a node is killed": func() {
+				p := c.nodes[rand.IntN(3)]
+				p.kill(t)
+				time.Sleep(rand.N(200 * time.Millisecond))
+				p.start(t)
+			},
+			"a node is stopped for a while": func() {
+				p := c.nodes[rand.IntN(3)]
+				_ = p.cmd.Process.Signal(syscall.SIGSTOP)
+				time.Sleep(1500 * time.Millisecond)
+				_ = p.cmd.Process.Signal(syscall.SIGCONT)
+			},
+			"the engine is killed": func() { e.crash(t) },
+		}
+		count := map[string]int{}
+		for range 2 * soak() {
+			for what, harm := range harms {
+				var stop atomic.Bool
+				var working sync.WaitGroup
+				for i, w := range l.workers {
+					p := c.nodes[i%3]
+					working.Go(func() {
+						for !stop.Load() && w.work(l.askNode(t, &p.Client, &stop)) {
+						}
+					})
+				}
+				time.Sleep(100*time.Millisecond + rand.N(300*time.Millisecond))
+				harm()
+				time.Sleep(rand.N(300 * time.Millisecond))
+				stop.Store(true)
+				working.Wait()
+				for _, p := range c.nodes {
+					p.serving(t)
+				}
+				time.Sleep(barrier.CacheBound + 100*time.Millisecond)
+				together(len(l.workers), func(i int) { l.workers[i].check(t, &c.nodes[(i+1)%3].Client) })
+				count[what]++
+				if t.Failed() {
+					t.Fatalf("after: %s", what)
+				}
+			}
+		}
+		entries := uint64(0)
+		for _, p := range c.nodes {
+			report, err := audit.Verify(p.data("audit"), audit.VerifyOptions{PublicKeys: []string{publicKey(t, &p.Client)}})
+			if err != nil || !report.Intact() {
+				t.Errorf("the audit log of a node does not verify: %v %v", err, report.Problems)
+			}
+			entries += report.Entries
+		}
+		t.Logf("%v, %d answers, %d audit entries", count, l.answered, entries)
+	})
+}
+
+// A token revoked on one node is refused on the others within the bound.
+func TestRevocationReachesEveryNode(t *testing.T) {
+	overEngines(t, func(t *testing.T, e shared) {
+		c := newCluster(t, 3, e.block, "")
+		var worst time.Duration
+		took := make([]time.Duration, 0, 50*soak())
+		for range cap(took) {
+			token := c.nodes[0].Must(t, 200, "POST", "auth/token/create", newToken).Auth.Token
+			for _, p := range c.nodes {
+				eventually(t, "the token is known", func() bool {
+					return p.Do(t, "GET", "auth/token/lookup-self", token, "").Status == 200
+				})
+			}
+			begun := time.Now()
+			c.nodes[0].Must(t, 204, "POST", "auth/token/revoke", fmt.Sprintf(`{"token":%q}`, token))
+			for _, p := range c.nodes {
+				for p.Do(t, "GET", "auth/token/lookup-self", token, "").Status == 200 {
+				}
+			}
+			took = append(took, time.Since(begun))
+			worst = max(worst, took[len(took)-1])
+		}
+		if worst > barrier.CacheBound {
+			t.Errorf("a revoked token was accepted for %v", worst)
+		}
+		t.Logf("%d revocations, worst %v", len(took), worst)
+	})
+}
+
+// A node that slept through a revocation does not answer from what it remembers.
+func TestAStoppedNodeWakesUpCarefully(t *testing.T) {
+	overEngines(t, func(t *testing.T, e shared) {
+		c := newCluster(t, 2, e.block, "")
+		for n := range 3 * soak() {
+			token := c.nodes[0].Must(t, 200, "POST", "auth/token/create", newToken).Auth.Token
+			sleeper := c.nodes[1]
+			eventually(t, "the token is known", func() bool {
+				return sleeper.Do(t, "GET", "auth/token/lookup-self", token, "").Status == 200
+			})
+			_ = sleeper.cmd.Process.Signal(syscall.SIGSTOP)
+			c.nodes[0].Must(t, 204, "POST", "auth/token/revoke", fmt.Sprintf(`{"token":%q}`, token))
+			time.Sleep(barrier.CacheBound + 50*time.Millisecond)
+			_ = sleeper.cmd.Process.Signal(syscall.SIGCONT)
+			if a := sleeper.Do(t, "GET", "auth/token/lookup-self", token, ""); a.Status == 200 {
+				t.Fatalf("round %d: a node that woke up accepted a token revoked while it slept", n)
+			}
+		}
+	})
+}
+
+// A thousand clients add one to the same secret with check-and-set.
+func TestCheckAndSetAcrossNodes(t *testing.T) {
+	overEngines(t, func(t *testing.T, e shared) {
+		c := newCluster(t, 3, e.block, "")
+		const path, clients = "secret/data/counter", 1000
+		c.nodes[0].Must(t, 200, "POST", path, `{"data":{"n":0}}`)
+		var added, refused atomic.Int64
+		together(clients, func(i int) {
+			p := c.nodes[i%3]
+			for range 400 {
+				var now struct {
+					Data     struct{ N int }
+					Metadata struct{ Version int }
+				}
+				p.Must(t, 200, "GET", path, "").Into(t, &now)
+				a := p.Do(t, "POST", path, p.Root, fmt.Sprintf(`{"data":{"n":%d},"options":{"cas":%d}}`, now.Data.N+1, now.Metadata.Version))
+				switch a.Status {
+				case 200:
+					added.Add(1)
+					return
+				case 400:
+					refused.Add(1)
+					time.Sleep(rand.N(200 * time.Millisecond))
+				default:
+					t.Errorf("%d %s", a.Status, a.Body)
+					return
+				}
+			}
+		})
+		time.Sleep(barrier.CacheBound)
+		var last struct{ Data struct{ N int64 } }
+		c.nodes[1].Must(t, 200, "GET", path, "").Into(t, &last)
+		if last.Data.N != added.Load() {
+			t.Errorf("%d clients were told that they had added one; the sum is %d", added.Load(), last.Data.N)
+		}
+		t.Logf("%d of %d added one, %d were refused first", added.Load(), clients, refused.Load())
+	})
+}
+
+// Nodes are restarted one by one while a client with retries works.
+func TestRollingRestart(t *testing.T) {
+	overEngines(t, func(t *testing.T, e shared) {
+		c := newCluster(t, 3, e.block, "")
+		var stop atomic.Bool
+		var working sync.WaitGroup
+		var done atomic.Int64
+		for w := range 8 {
+			working.Go(func() {
+				for n := 0; !stop.Load(); n++ {
+					path, want := fmt.Sprintf("secret/data/rolling/%d/%d", w, n), fmt.Sprintf(`{"data":{"v":"%d"}}`, n)
+					c.untilAnswered(t, n, "POST", path, want)
+					c.untilAnswered(t, n+1, "GET", path, "")
+					done.Add(2)
+				}
+			})
+		}
+		for _, p := range c.nodes {
+			time.Sleep(200 * time.Millisecond)
+			p.stop(t)
+			p.start(t)
+			p.serving(t)
+		}
+		time.Sleep(200 * time.Millisecond)
+		stop.Store(true)
+		working.Wait()
+		t.Logf("%d requests while every node was restarted", done.Load())
+	})
+}
+
+// untilAnswered tries one node after the other, as a client behind a load
+// balancer with retries does.
+func (c *cluster) untilAnswered(t *testing.T, first int, method, path, body string) {
+	for try := range 100 {
+		p := c.nodes[(first+try)%len(c.nodes)]
+		a, err := p.Try(method, path, p.Root, body)
+		if err == nil && a.Status == 200 {
+			return
+		}
+		if err == nil && a.Status != 503 && a.Status != 404 {
+			t.Errorf("%s %s: %d %s", method, path, a.Status, a.Body)
+			return
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	t.Errorf("%s %s failed on every node, again and again", method, path)
+}
+
+// A database that another Coffer uses is refused by name.
+func TestAForeignStoreIsRefused(t *testing.T) {
+	overEngines(t, func(t *testing.T, e shared) {
+		newCluster(t, 1, e.block, "")
+		stranger, key := &process{dir: t.TempDir()}, filepath.Join(t.TempDir(), "another.key")
+		stranger.store = e.block(0) + fmt.Sprintf("data_dir = %q\nnode_id = \"stranger\"\nseal \"keyfile\" {\n  path = %q\n}\n", stranger.data(), key)
+		stranger.configure(t, tcp)
+		stranger.start(t)
+		defer stranger.kill(t)
+		eventually(t, "it says why it stays sealed", func() bool { return strings.Contains(stranger.out.String(), "no seal opens the server") })
+		if a := stranger.Do(t, "GET", "sys/health", "", ""); a.Status != 503 {
+			t.Errorf("health: %d %s", a.Status, a.Body)
+		}
+	})
+}
+
+// onPostgres is a PostgreSQL server of the test's own.
+func onPostgres(t testing.TB) shared {
+	server := postgrestest.Start(t)
+	database := server.Database(t)
+	return shared{
+		name: "postgres",
+		block: func(int) string {
+			return fmt.Sprintf("storage \"postgres\" {\n  connection_url = %q\n}\n", database)
+		},
+		crash: func(t testing.TB) {
+			server.Kill(t)
+			server.Restart(t)
+		},
+	}
+}
