@@ -1,0 +1,235 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/cofferhq/coffer/internal/storage"
+	"github.com/cofferhq/coffer/internal/storage/postgres/postgrestest"
+)
+
+const testTimeout = 1500 * time.Millisecond
+
+// node opens an engine that is closed with the test.
+func node(t testing.TB, o Options) storage.Engine {
+	t.Helper()
+	if o.Logger == nil {
+		o.Logger = quiet
+	}
+	e, err := open(context.Background(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := e.Close(); err != nil && !errors.Is(err, storage.ErrClosed) {
+			t.Errorf("close: %v", err)
+		}
+	})
+	return e
+}
+
+func address(s *postgrestest.Server) string {
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(s.Port))
+}
+
+// TestManyWriters: a thousand check-and-set writers of one key, on two nodes,
+// all end, and soon.
+func TestManyWriters(t *testing.T) {
+	url := postgrestest.Start(t).Database(t)
+	nodes := []storage.Engine{node(t, Options{URL: url, RequestTimeout: 20 * time.Second}), node(t, Options{URL: url, RequestTimeout: 20 * time.Second})}
+	const writers = 1000
+	var wg sync.WaitGroup
+	var runs atomic.Int64
+	start := time.Now()
+	for id := range writers {
+		wg.Go(func() {
+			_, err := nodes[id%2].Update(context.Background(), func(tx storage.Txn) error {
+				runs.Add(1)
+				text, err := value(tx, "n")
+				n, _ := strconv.Atoi(text) // "" is 0
+				return errors.Join(err, tx.Put("n", []byte(strconv.Itoa(n+1))))
+			})
+			if err != nil {
+				t.Errorf("writer %d: %v", id, err)
+			}
+		})
+	}
+	wg.Wait()
+	took := time.Since(start)
+	var got string
+	if err := nodes[0].View(context.Background(), func(r storage.Reader) (err error) { got, err = value(r, "n"); return err }); err != nil {
+		t.Fatal(err)
+	}
+	if got != strconv.Itoa(writers) {
+		t.Errorf("%d increments made %s", writers, got)
+	}
+	t.Logf("check-and-set writers of one key: %d, ended in %v, runs of their functions: %d", writers, took.Round(time.Millisecond), runs.Load())
+	if runs.Load() > 3*writers {
+		t.Errorf("the functions ran %d times", runs.Load())
+	}
+}
+
+// TestFeedOrder: while many write on two nodes and commits are held up at
+// random, watches on both tell every commit once, in the order of revisions.
+func TestFeedOrder(t *testing.T) {
+	url := postgrestest.Start(t).Database(t)
+	gate := func() { time.Sleep(time.Duration(rand.IntN(8)) * time.Millisecond) }
+	nodes := []storage.Engine{node(t, Options{URL: url, gate: gate}), node(t, Options{URL: url, gate: gate}), node(t, Options{URL: url})}
+	tr := &trial{nodes: nodes, clients: 24, keys: 12}
+	tr.run(t, func() { time.Sleep(time.Duration(rounds(1)) * 3 * time.Second) })
+	if tr.counts["written"] < 500 {
+		t.Errorf("only %d writes", tr.counts["written"])
+	}
+}
+
+// TestKillServer kills PostgreSQL under load, and starts it again.
+func TestKillServer(t *testing.T) {
+	server := postgrestest.Start(t)
+	url := server.Database(t)
+	nodes := []storage.Engine{node(t, Options{URL: url, RequestTimeout: testTimeout}), node(t, Options{URL: url, RequestTimeout: testTimeout})}
+	tr := &trial{nodes: nodes, clients: 12, keys: 16, pause: time.Millisecond}
+	kills := rounds(5)
+	tr.run(t, func() {
+		for range kills {
+			time.Sleep(time.Duration(200+rand.IntN(200)) * time.Millisecond)
+			server.Kill(t)
+			server.Restart(t)
+		}
+	})
+	t.Logf("kills of PostgreSQL: %d", kills)
+	check(t, tr, 100*kills)
+}
+
+// check wants enough writes to prove something, and no call that hangs.
+func check(t *testing.T, tr *trial, writes int) {
+	t.Helper()
+	if tr.counts["written"] < writes {
+		t.Errorf("only %d writes", tr.counts["written"])
+	}
+	if most := 2*testTimeout + 2*time.Second; tr.longest > most {
+		t.Errorf("a call took %v", tr.longest)
+	}
+}
+
+// TestCuts breaks the connections of one node off, at moments that catch
+// commits on their way. Each is found out about.
+func TestCuts(t *testing.T) {
+	server := postgrestest.Start(t)
+	direct := server.Database(t)
+	l := newLink(t, address(server))
+	through := server.URLAt(l.addr(), direct[lastSlash(direct)+1:len(direct)-len("?sslmode=disable")])
+	nodes := []storage.Engine{node(t, Options{URL: through, RequestTimeout: testTimeout}), node(t, Options{URL: direct, RequestTimeout: testTimeout})}
+	tr := &trial{nodes: nodes, clients: 12, keys: 16, pause: time.Millisecond}
+	cuts := rounds(40)
+	tr.run(t, func() {
+		for range cuts {
+			time.Sleep(time.Duration(20+rand.IntN(60)) * time.Millisecond)
+			l.cut()
+		}
+	})
+	t.Logf("connections broken off: %d times", cuts)
+	check(t, tr, 10*cuts)
+}
+
+func lastSlash(text string) int {
+	for i := len(text) - 1; i >= 0; i-- {
+		if text[i] == '/' {
+			return i
+		}
+	}
+	return -1
+}
+
+// TestPartition stops all bytes between one node and the server, and lets them
+// go on. The other node goes on working.
+func TestPartition(t *testing.T) {
+	server := postgrestest.Start(t)
+	direct := server.Database(t)
+	l := newLink(t, address(server))
+	through := server.URLAt(l.addr(), direct[lastSlash(direct)+1:len(direct)-len("?sslmode=disable")])
+	nodes := []storage.Engine{node(t, Options{URL: through, RequestTimeout: testTimeout}), node(t, Options{URL: direct, RequestTimeout: testTimeout})}
+	tr := &trial{nodes: nodes, clients: 12, keys: 16, pause: time.Millisecond}
+	stalls := rounds(2)
+	tr.run(t, func() {
+		for range stalls {
+			l.setStall(true)
+			time.Sleep(2 * testTimeout)
+			l.setStall(false)
+			time.Sleep(time.Second)
+		}
+	})
+	t.Logf("partitions: %d of %v each", stalls, 2*testTimeout)
+	check(t, tr, 100*stalls)
+	if tr.counts["unavailable"] == 0 {
+		t.Error("nobody noticed the partition")
+	}
+}
+
+// TestSlowServer stops the server's processes for some time.
+func TestSlowServer(t *testing.T) {
+	server := postgrestest.Start(t)
+	url := server.Database(t)
+	nodes := []storage.Engine{node(t, Options{URL: url, RequestTimeout: testTimeout}), node(t, Options{URL: url, RequestTimeout: testTimeout})}
+	tr := &trial{nodes: nodes, clients: 12, keys: 16, pause: time.Millisecond}
+	pauses := []time.Duration{300 * time.Millisecond, 900 * time.Millisecond, 2500 * time.Millisecond}
+	tr.run(t, func() {
+		for _, d := range pauses {
+			server.Signal(syscall.SIGSTOP)
+			time.Sleep(d)
+			server.Signal(syscall.SIGCONT)
+			time.Sleep(700 * time.Millisecond)
+		}
+	})
+	t.Logf("pauses of the server: %v", pauses)
+	check(t, tr, 100)
+}
+
+// TestFailover kills the primary, and promotes its synchronous replica.
+func TestFailover(t *testing.T) {
+	primary := postgrestest.Start(t, "synchronous_standby_names=r1")
+	// Until there is a replica, commits wait for it.
+	replica := primary.Replica(t, "r1", "cluster_name=r1")
+	waitSync(t, primary)
+	hosts := address(primary) + "," + address(replica)
+	url := primary.URLAt(hosts, "postgres")
+	nodes := []storage.Engine{node(t, Options{URL: url, RequestTimeout: testTimeout}), node(t, Options{URL: url, RequestTimeout: testTimeout})}
+	tr := &trial{nodes: nodes, clients: 12, keys: 16, pause: time.Millisecond}
+	var away time.Duration
+	tr.run(t, func() {
+		time.Sleep(500 * time.Millisecond)
+		start := time.Now()
+		primary.Kill(t)
+		replica.Promote(t)
+		eventually(t, func() error {
+			_, err := nodes[0].Update(context.Background(), func(tx storage.Txn) error { return tx.Put("after", nil) })
+			return err
+		})
+		away = time.Since(start)
+		time.Sleep(500 * time.Millisecond)
+	})
+	t.Logf("failover: writes again after %v", away.Round(time.Millisecond))
+	check(t, tr, 100)
+}
+
+func waitSync(t *testing.T, s *postgrestest.Server) {
+	t.Helper()
+	ctx := context.Background()
+	e := node(t, Options{URL: s.URL("postgres"), Table: "probe", RequestTimeout: 10 * time.Second})
+	eventually(t, func() error {
+		var n int
+		err := e.(*Engine).pool.QueryRow(ctx, "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'").Scan(&n)
+		if err == nil && n != 1 {
+			err = fmt.Errorf("%d synchronous replicas", n)
+		}
+		return err
+	})
+}
