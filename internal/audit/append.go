@@ -35,7 +35,7 @@ type class uint8
 
 const (
 	plain    class = iota
-	denial         // may use the reserve
+	owed           // may use the reserve: a denial, or what was done already
 	lifetime       // may use all of it
 )
 
@@ -44,7 +44,7 @@ func classOf(e *Entry) class {
 	case e.Type == Event:
 		return lifetime
 	case e.Decision != nil && !e.Decision.Allowed:
-		return denial
+		return owed
 	}
 	return plain
 }
@@ -58,14 +58,24 @@ var bodyPool = sync.Pool{New: func() any { return new([]byte) }}
 // An error means that the caller must not answer as if the entry existed,
 // although it may yet appear in the log. Where the log cannot be written it is
 // a fault of kind Unavailable.
-func (l *Log) Append(ctx context.Context, e *Entry) error { return l.append(ctx, e, true) }
+func (l *Log) Append(ctx context.Context, e *Entry) error {
+	return l.append(ctx, e, classOf(e), true)
+}
+
+// AppendDone is Append of what was done already, after its intent was written:
+// while the disk is full it may use the reserve.
+func (l *Log) AppendDone(ctx context.Context, e *Entry) error {
+	return l.append(ctx, e, max(owed, classOf(e)), true)
+}
 
 // AppendRelaxed returns when the entry is written but not yet synced: it
 // survives the process and not a power cut, until the next sync at most
 // Options.CheckpointEvery later.
-func (l *Log) AppendRelaxed(ctx context.Context, e *Entry) error { return l.append(ctx, e, false) }
+func (l *Log) AppendRelaxed(ctx context.Context, e *Entry) error {
+	return l.append(ctx, e, classOf(e), false)
+}
 
-func (l *Log) append(ctx context.Context, e *Entry, durable bool) error {
+func (l *Log) append(ctx context.Context, e *Entry, c class, durable bool) error {
 	if err := ctx.Err(); err != nil {
 		return fault.From(err)
 	}
@@ -81,7 +91,7 @@ func (l *Log) append(ctx context.Context, e *Entry, durable bool) error {
 	if len(*body) > maxLine-64 {
 		return fault.New(fault.TooLarge, "the request has too much in its path and parameter names to be recorded")
 	}
-	b, index := l.join(*body, classOf(e), durable)
+	b, index := l.join(*body, c, durable)
 	bodyPool.Put(body)
 	if b == nil {
 		return l.unavailable(ErrClosed)

@@ -167,6 +167,10 @@ func fullDisk(dir string) error {
 	if refused == nil || !strings.Contains(refused.Error(), "audit log cannot be written: the disk is full, free space in ") {
 		return fmt.Errorf("a full disk gave %v after %d entries", refused, good)
 	}
+	if err := l.AppendDone(ctx, outcome(good)); err != nil {
+		return fmt.Errorf("the outcome of what was done finds no room in the reserve: %w", err)
+	}
+	good++
 	denied := 0
 	for ; denied < 10000; denied++ {
 		e := outcome(denied)

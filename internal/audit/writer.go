@@ -90,7 +90,7 @@ func (w *writer) writeBatch(b *batch) {
 	}
 	from := plain
 	if w.emergency {
-		from, err = denial, errFull
+		from, err = owed, errFull
 	}
 	for ; from <= lifetime; from++ {
 		if from > plain {
@@ -172,7 +172,7 @@ func (w *writer) put(b *batch, from class) error {
 		return nil
 	}
 	spare := int64(0)
-	if from == denial {
+	if from == owed {
 		spare = lastSpace
 	}
 	err := w.hold(int64(len(w.buf)), spare)

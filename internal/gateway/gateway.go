@@ -105,6 +105,7 @@ type turn struct {
 	need     policy.Capability
 	wrapTTL  time.Duration
 	decision *audit.Decision
+	intended bool // the intent is recorded, so that what follows may be done
 	output   any
 	notes    route.Notes
 	warnings []string

@@ -16,8 +16,9 @@ func (g *Gateway) intend(ctx context.Context, t *turn) error {
 	if !t.spec.Changes {
 		return nil
 	}
-	e := t.entry(audit.Intent)
-	return g.append(ctx, e, false)
+	err := g.append(ctx, t.entry(audit.Intent), g.Audit.Append)
+	t.intended = err == nil
+	return err
 }
 
 // record writes the outcome. It must not be given up because the client went
@@ -31,15 +32,17 @@ func (g *Gateway) record(ctx context.Context, t *turn, status int, problem *faul
 	if problem != nil {
 		e.Error = problem.Message
 	}
-	plainRead := problem == nil && t.spec != nil && !t.spec.Changes
-	return g.append(context.WithoutCancel(ctx), e, plainRead && g.RelaxedReads)
-}
-
-func (g *Gateway) append(ctx context.Context, e *audit.Entry, relaxed bool) error {
 	write := g.Audit.Append
-	if relaxed {
+	switch {
+	case t.intended:
+		write = g.Audit.AppendDone
+	case g.RelaxedReads && problem == nil && t.spec != nil && !t.spec.Changes:
 		write = g.Audit.AppendRelaxed
 	}
+	return g.append(context.WithoutCancel(ctx), e, write)
+}
+
+func (g *Gateway) append(ctx context.Context, e *audit.Entry, write func(context.Context, *audit.Entry) error) error {
 	begun := time.Now()
 	err := write(ctx, e)
 	g.Metrics.AuditWritten(time.Since(begun), err)
