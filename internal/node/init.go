@@ -183,7 +183,13 @@ func (n *Node) checkInit(r InitRequest) (people bool, err error) {
 		return false, fault.New(fault.Invalid, "every configured seal is disabled; one must wrap the root key")
 	case people:
 		return true, checkShares(r.Shares, r.Threshold)
-	case r.RecoveryShares == 0 && r.RecoveryThreshold == 0:
+	case r.Shares != 0 || r.Threshold != 0:
+		// None are made; numbers that make no quorum are a mistake all the same.
+		if err := checkShares(r.Shares, r.Threshold); err != nil {
+			return false, err
+		}
+	}
+	if r.RecoveryShares == 0 && r.RecoveryThreshold == 0 {
 		return false, nil
 	}
 	return false, checkShares(r.RecoveryShares, r.RecoveryThreshold)

@@ -159,7 +159,11 @@ func TestKeyFileLife(t *testing.T) {
 		t.Fatalf("fresh: %+v", st)
 	}
 	wantKind(t, s.Unseal(ctx, make([]byte, 33), false), fault.Invalid)
-	got, err := s.Init(ctx, node.InitRequest{RecoveryShares: 5, RecoveryThreshold: 3})
+	for _, bad := range []node.InitRequest{{Shares: 2, Threshold: 3}, {Threshold: 1}, {Shares: 3, Threshold: 1}, {RecoveryShares: 2, RecoveryThreshold: 3}} {
+		_, err := s.Init(ctx, bad)
+		wantKind(t, err, fault.Invalid)
+	}
+	got, err := s.Init(ctx, node.InitRequest{Shares: 1, Threshold: 1, RecoveryShares: 5, RecoveryThreshold: 3})
 	must(t, err)
 	if got.RootToken != token || len(got.Shares) != 0 || len(got.RecoveryShares) != 5 {
 		t.Fatalf("init: %+v", got)
