@@ -49,6 +49,7 @@ type process struct {
 	cmd    *exec.Cmd
 	exited chan struct{}
 	env    []string
+	within func(*exec.Cmd) // when set, has a shell start the server in place of the command itself
 }
 
 const tcp = "listener \"tcp\" {\n  address = \"127.0.0.1:0\"\n}\n"
@@ -125,6 +126,9 @@ func (p *process) run(t testing.TB, args ...string) {
 	p.cmd = coffer(args...)
 	p.cmd.Env = append(p.cmd.Env, p.env...)
 	p.cmd.Stdout, p.cmd.Stderr = p.out, p.out
+	if p.within != nil {
+		p.within(p.cmd)
+	}
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
