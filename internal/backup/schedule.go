@@ -25,7 +25,8 @@ type Plan struct {
 // Turn decides which node of a cluster makes a backup that is due. It calls work
 // on the node whose turn it is, and returns whether it did; work's context ends
 // when the turn is lost to another node. The error is work's own, or says why
-// nobody can be asked.
+// nobody can be asked. What nodes take for due differs by what lies in their
+// directories: a Turn for several keeps for itself when the last one was made.
 type Turn func(ctx context.Context, due time.Time, work func(context.Context) error) (mine bool, err error)
 
 // Alone is the Turn of a node that is the only one.

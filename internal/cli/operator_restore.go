@@ -253,14 +253,16 @@ func (s *shell) restore(ctx context.Context, file string, f *archiveFlags, how b
 		return err
 	}
 	defer in.Close()
-	offline, proof, err := s.prove(ctx, in, f, s.progress("verify", f.progress))
+	p := s.progress("verify", f.progress)
+	offline, proof, err := s.prove(ctx, in, f, p)
 	if err != nil {
 		return err
 	}
+	p.done(&proof.Summary)
 	if _, err := in.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
-	p := s.progress("restore", f.progress)
+	p = s.progress("restore", f.progress)
 	how.Watch = p.say
 	if err := offline.Restore(ctx, proof, in, how); err != nil {
 		return err
