@@ -263,6 +263,7 @@ func (c *committer) rollback() {
 // did, and an error that says that nothing was written, or ErrUncertain.
 func (c *committer) resolve(w *work, cause error) error {
 	c.calm = 0
+	c.e.asked.Add(1)
 	ctx, cancel := context.WithTimeout(context.Background(), c.e.o.RequestTimeout/2)
 	defer cancel()
 	for wait := time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {

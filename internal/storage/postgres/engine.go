@@ -43,6 +43,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -63,8 +64,9 @@ type Engine struct {
 	prune     chan struct{} // asks for a look at the history's size
 	growth    growth
 
-	notifies     bool // the server has LISTEN
-	asynchronous bool // the server would acknowledge what it may lose
+	asked        atomic.Int64 // commits whose outcome had to be asked for
+	notifies     bool         // the server has LISTEN
+	asynchronous bool         // the server would acknowledge what it may lose
 
 	ctx   context.Context // ends with Close
 	stop  context.CancelFunc

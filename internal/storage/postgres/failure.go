@@ -84,8 +84,21 @@ func isOurs(err error) bool {
 	return false
 }
 
+// refusal is an error that says why a store is not opened, and needs no more
+// words.
+type refusal struct {
+	text  string
+	cause error // or nil
+}
+
+func (r refusal) Error() string { return r.text }
+func (r refusal) Unwrap() error { return r.cause }
+
 // explain puts an error of the database into the contract's words.
 func explain(err error, user string) error {
+	if said := (refusal{}); errors.As(err, &said) {
+		return err
+	}
 	var pg *pgconn.PgError
 	if !errors.As(err, &pg) {
 		return fmt.Errorf("%w: PostgreSQL: %w", storage.ErrUnavailable, err)

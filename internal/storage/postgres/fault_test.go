@@ -126,7 +126,7 @@ func TestCuts(t *testing.T) {
 	server := postgrestest.Start(t)
 	direct := server.Database(t)
 	l := newLink(t, address(server))
-	through := server.URLAt(l.addr(), direct[lastSlash(direct)+1:len(direct)-len("?sslmode=disable")])
+	through := server.URLAt(l.addr(), database(t, direct))
 	nodes := []storage.Engine{node(t, Options{URL: through, RequestTimeout: testTimeout}), node(t, Options{URL: direct, RequestTimeout: testTimeout})}
 	tr := &trial{nodes: nodes, clients: 12, keys: 16, pause: time.Millisecond}
 	cuts := rounds(40)
@@ -140,24 +140,15 @@ func TestCuts(t *testing.T) {
 	check(t, tr, 10*cuts)
 }
 
-func lastSlash(text string) int {
-	for i := len(text) - 1; i >= 0; i-- {
-		if text[i] == '/' {
-			return i
-		}
-	}
-	return -1
-}
-
 // TestPartition stops all bytes between one node and the server, and lets them
 // go on. The other node goes on working.
 func TestPartition(t *testing.T) {
 	server := postgrestest.Start(t)
 	direct := server.Database(t)
 	l := newLink(t, address(server))
-	through := server.URLAt(l.addr(), direct[lastSlash(direct)+1:len(direct)-len("?sslmode=disable")])
+	through := server.URLAt(l.addr(), database(t, direct))
 	nodes := []storage.Engine{node(t, Options{URL: through, RequestTimeout: testTimeout}), node(t, Options{URL: direct, RequestTimeout: testTimeout})}
-	tr := &trial{nodes: nodes, clients: 12, keys: 16, pause: time.Millisecond}
+	tr := &trial{nodes: nodes, clients: 8, keys: 32, pause: 10 * time.Millisecond}
 	stalls := rounds(2)
 	tr.run(t, func() {
 		for range stalls {

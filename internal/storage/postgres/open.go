@@ -136,8 +136,8 @@ func (e *Engine) checkServer(ctx context.Context, conn *pgx.Conn) error {
 	if err != nil {
 		return explain(err, e.config.User)
 	}
-	if n, err := strconv.Atoi(version); err == nil && n < oldestServer {
-		return fmt.Errorf("its version is %d.%d; 13 or later is needed", n/10000, n%10000)
+	if err := checkVersion(version); err != nil {
+		return err
 	}
 	fsync, err := show("fsync")
 	if err != nil {
@@ -158,9 +158,17 @@ func (e *Engine) checkServer(ctx context.Context, conn *pgx.Conn) error {
 	return nil
 }
 
+// checkVersion refuses an old server_version_num. Other databases may have none.
+func checkVersion(version string) error {
+	if n, err := strconv.Atoi(version); err == nil && n < oldestServer {
+		return fmt.Errorf("its version is %d.%d; PostgreSQL 13 or later is needed", n/10000, n%10000)
+	}
+	return nil
+}
+
 // errNewer says that a newer version of Coffer wrote the store.
 func errNewer(have, readable int) error {
-	return fmt.Errorf("the store has format %d, which versions from format %d on can use, and this one writes %d; run the newer Coffer", have, readable, format)
+	return refusal{fmt.Sprintf("the store has format %d, which versions from format %d on can use, and this one writes %d; run the newer Coffer", have, readable, format), nil}
 }
 
 // migrate brings the tables to this version's format. Nodes that start at the
@@ -187,9 +195,14 @@ func (e *Engine) migrate(ctx context.Context, conn *pgx.Conn) error {
 		// Another node did it at the same time, if the next look finds it done.
 		after, _, lookErr := e.readFormat(ctx, conn)
 		if lookErr == nil && after <= have && !hasState(err, stateUniqueViolation) && classify(err) != again {
-			return fmt.Errorf("tables with these names are there, and are not Coffer's; choose another name with the setting table: %w", err)
+			return notOurs(e.o.Table+"_...", err)
 		}
 	}
+}
+
+// notOurs says that a table's name is taken.
+func notOurs(table string, err error) error {
+	return refusal{fmt.Sprintf("table %s is there, and is not Coffer's; choose another name with the setting table (%v)", table, err), err}
 }
 
 // readFormat returns the format of the store, 0 when there is none.
@@ -201,7 +214,7 @@ func (e *Engine) readFormat(ctx context.Context, conn *pgx.Conn) (have, readable
 	case hasState(err, stateUndefinedTable):
 		return 0, 0, nil
 	case hasState(err, stateUndefinedColumn), errors.Is(err, pgx.ErrNoRows):
-		return 0, 0, fmt.Errorf("table %s_head is there, and is not Coffer's; choose another name with the setting table: %w", e.o.Table, err)
+		return 0, 0, notOurs(e.o.Table+"_head", err)
 	}
 	return 0, 0, err
 }

@@ -123,10 +123,16 @@ func (s *snapshot) read(sql string, args []any, each func(pgx.Rows) error) error
 	if err == nil {
 		err = drain(rows, each)
 	}
-	if err != nil && classify(err) == lost {
+	s.distrust(err)
+	return s.e.explain(s.caller, err)
+}
+
+// distrust gives up all connections of the pool after one was lost: the others
+// led to the same server. A caller that went away says nothing about them.
+func (s *snapshot) distrust(err error) {
+	if err != nil && classify(err) == lost && s.usable() == nil {
 		s.e.pool.Reset()
 	}
-	return s.e.explain(s.caller, err)
 }
 
 // drain calls each for every row and closes rows.
@@ -172,9 +178,7 @@ func (s *snapshot) start(ctx context.Context, sql string, args []any, each func(
 			if read {
 				return err
 			}
-			if classify(err) == lost {
-				s.e.pool.Reset()
-			}
+			s.distrust(err)
 		}
 		if classify(err) == refused || ctx.Err() != nil {
 			return err

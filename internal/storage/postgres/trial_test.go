@@ -101,8 +101,12 @@ func (tr *trial) run(t *testing.T, disturb func()) {
 	}
 	cancel()
 	watches.Wait()
-	t.Logf("calls: %d acknowledged writes, %d reads, %d unavailable, %d uncertain; longest %v; %d commits watched on each of %d nodes; ran %v",
-		tr.counts["written"], tr.counts["read"], tr.counts["unavailable"], tr.counts["uncertain"],
+	asked := int64(0)
+	for _, node := range tr.nodes {
+		asked += node.(*Engine).asked.Load()
+	}
+	t.Logf("calls: %d acknowledged writes, %d reads, %d unavailable, %d uncertain; outcomes asked for: %d; longest %v; %d commits watched on each of %d nodes; ran %v",
+		tr.counts["written"], tr.counts["read"], tr.counts["unavailable"], tr.counts["uncertain"], asked,
 		tr.longest.Round(time.Millisecond), len(seen[0].commits), len(tr.nodes), end.Sub(start).Round(time.Millisecond))
 	result, _ := porcupine.CheckOperationsVerbose(registers, tr.history, 40*time.Second)
 	if result != porcupine.Ok {

@@ -39,6 +39,7 @@ type Server struct {
 
 	dir      string
 	settings []string // name=value
+	small    int      // bytes of a disk of its own, 0 for none
 	cmd      *exec.Cmd
 	exited   chan struct{}
 }
@@ -47,17 +48,58 @@ type Server struct {
 // PostgreSQL's, as name=value.
 func Start(t testing.TB, settings ...string) *Server {
 	t.Helper()
+	s := prepare(t, settings)
+	s.Restart(t)
+	return s
+}
+
+// prepare makes a server that does not run yet.
+func prepare(t testing.TB, settings []string) *Server {
+	t.Helper()
 	template, err := initialized()
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := &Server{dir: newDir(t), settings: settings, Port: freePort(t)}
+	t.Cleanup(func() { s.end(t) })
 	if err := copyTree(template, s.data()); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { s.end(t) })
-	s.Restart(t)
 	return s
+}
+
+// StartSmall is Start, with a small disk of bytes mounted for the server alone.
+// Database puts databases on it. It needs root or user namespaces.
+func StartSmall(t testing.TB, bytes int, settings ...string) *Server {
+	t.Helper()
+	s := prepare(t, settings)
+	s.small = bytes
+	if err := os.Mkdir(s.disk(), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	s.Restart(t)
+	s.Exec(t, "postgres", "CREATE TABLESPACE small LOCATION '"+s.disk()+"'")
+	return s
+}
+
+func (s *Server) disk() string { return filepath.Join(s.dir, "disk") }
+
+// onSmallDisk mounts the disk in a mount namespace of the server's own.
+func (s *Server) onSmallDisk(args []string) *exec.Cmd {
+	uid, gid := os.Getuid(), os.Getgid()
+	apart, become := []string{"--mount", "--propagation", "private"}, ""
+	if c := credential(); c != nil {
+		uid, gid = int(c.Uid), int(c.Gid)
+		become = fmt.Sprintf("setpriv --reuid=%d --regid=%d --clear-groups ", uid, gid)
+	} else {
+		apart = append(apart, "--user", "--keep-caps", fmt.Sprintf("--map-user=%d", uid), fmt.Sprintf("--map-group=%d", gid))
+	}
+	script := fmt.Sprintf(`mount -t tmpfs -o size=%d,mode=0700,uid=%d,gid=%d small "$1" && shift && exec %s"$@"`, s.small, uid, gid, become)
+	apart = append(apart, "sh", "-c", script, "sh", s.disk(), program("postgres"))
+	cmd := exec.Command("unshare", append(apart, args...)...)
+	cmd.Dir, cmd.SysProcAttr = "/", &syscall.SysProcAttr{}
+	cmd.Env = append(os.Environ(), "LC_ALL=C")
+	return cmd
 }
 
 // Replica starts a streaming replica of s. name is its application_name, for
@@ -90,7 +132,11 @@ var databases atomic.Int64
 func (s *Server) Database(t testing.TB) string {
 	t.Helper()
 	name := fmt.Sprintf("d%d", databases.Add(1))
-	s.Exec(t, "postgres", "CREATE DATABASE "+name)
+	where := ""
+	if s.small > 0 {
+		where = " TABLESPACE small"
+	}
+	s.Exec(t, "postgres", "CREATE DATABASE "+name+where)
 	return s.URL(name)
 }
 
@@ -172,7 +218,11 @@ func (s *Server) Restart(t testing.TB) {
 		t.Fatal(err)
 	}
 	defer log.Close()
-	s.cmd = asUser(exec.Command(program("postgres"), args...))
+	if s.small > 0 {
+		s.cmd = s.onSmallDisk(args)
+	} else {
+		s.cmd = asUser(exec.Command(program("postgres"), args...))
+	}
 	s.cmd.SysProcAttr.Pdeathsig = syscall.SIGQUIT // the test died
 	s.cmd.Stdout, s.cmd.Stderr = log, log
 	if err := s.cmd.Start(); err != nil {
