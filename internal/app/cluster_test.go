@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -224,7 +225,7 @@ func TestCheckAndSetAcrossNodes(t *testing.T) {
 		var added, refused atomic.Int64
 		together(clients, func(i int) {
 			p := c.nodes[i%3]
-			for range 400 {
+			for try := range 400 {
 				var now struct {
 					Data     struct{ N int }
 					Metadata struct{ Version int }
@@ -237,7 +238,7 @@ func TestCheckAndSetAcrossNodes(t *testing.T) {
 					return
 				case 400:
 					refused.Add(1)
-					time.Sleep(rand.N(200 * time.Millisecond))
+					time.Sleep(rand.N(min(20*time.Millisecond<<min(try, 10), 4*time.Second)))
 				default:
 					t.Errorf("%d %s", a.Status, a.Body)
 					return
@@ -300,6 +301,47 @@ func (c *cluster) untilAnswered(t *testing.T, first int, method, path, body stri
 		time.Sleep(20 * time.Millisecond)
 	}
 	t.Errorf("%s %s failed on every node, again and again", method, path)
+}
+
+// Every node knows the others, that they live, and when they no longer do.
+func TestMembers(t *testing.T) {
+	overEngines(t, func(t *testing.T, e shared) {
+		c := newCluster(t, 3, e.block, "")
+		live := func(p *process) (names []string) {
+			var all struct {
+				Nodes []struct {
+					Node string `json:"node_id"`
+					API  string `json:"api_address"`
+					Live bool
+				}
+			}
+			p.Must(t, 200, "GET", "sys/ha-status", "").Into(t, &all)
+			for i, n := range all.Nodes {
+				if n.Live {
+					names = append(names, n.Node)
+				}
+				if len(all.Nodes) == 3 && n.API != c.nodes[i].URL {
+					t.Errorf("%s is at %s, not at %s", n.Node, n.API, c.nodes[i].URL)
+				}
+			}
+			return names
+		}
+		for _, p := range c.nodes {
+			eventually(t, "all nodes are seen", func() bool { return len(live(p)) == 3 })
+			var leader struct {
+				HA   bool `json:"ha_enabled"`
+				Self bool `json:"is_self"`
+			}
+			decode(t, p.Must(t, 200, "GET", "sys/leader", "").Body, &leader)
+			if !leader.HA || !leader.Self {
+				t.Errorf("%+v", leader)
+			}
+		}
+		c.nodes[2].kill(t)
+		eventually(t, "the killed node is missed", func() bool { return slices.Equal(live(c.nodes[0]), []string{"node-0", "node-1"}) })
+		c.nodes[1].stop(t)
+		eventually(t, "the stopped node left", func() bool { return len(live(c.nodes[0])) == 1 })
+	})
 }
 
 // A database that another Coffer uses is refused by name.

@@ -12,7 +12,6 @@ import (
 	"strings"
 
 	"github.com/cofferhq/coffer/internal/builtin"
-	"github.com/cofferhq/coffer/internal/format"
 	"github.com/cofferhq/coffer/internal/node"
 	"github.com/cofferhq/coffer/internal/seal"
 	"github.com/cofferhq/coffer/internal/storage"
@@ -21,7 +20,7 @@ import (
 
 // openStorage opens the storage engine.
 func (s *Server) openStorage(ctx context.Context) (storage.Engine, error) {
-	if s.cfg.Storage.Settings != nil {
+	if s.shared() {
 		kind := builtin.StorageKind(s.cfg.Storage.Kind)
 		if kind == nil {
 			return nil, fmt.Errorf("this binary has no storage engine %q", s.cfg.Storage.Kind)
@@ -37,11 +36,6 @@ func (s *Server) openStorage(ctx context.Context) (storage.Engine, error) {
 		return nil, err // and no engine, not even one that is nil
 	}
 	return e, nil
-}
-
-// release is what this binary knows of stores.
-func (s *Server) release() format.Release {
-	return format.Release{Knows: format.Current, Name: s.version.Coffer}
 }
 
 // openSeals opens the configured seals. One that cannot be opened is kept with
@@ -100,7 +94,7 @@ func nodeID(configured, dir string) (string, error) {
 // storage. An embedded store has one node whatever it is called, so that a log
 // cannot be emptied unseen by giving the node another name.
 func (s *Server) auditNode() string {
-	if s.cfg.Storage.Settings == nil {
+	if !s.shared() {
 		return "embedded"
 	}
 	return s.nodeID

@@ -26,7 +26,7 @@ func (s *Server) systemOptions() sys.Options {
 		Why:  s.why, AuditLog: s.auditLog, RepairAuditLog: s.audit.Repair, Metrics: s.showMetrics, OpenAPI: s.openAPI, Sanitized: s.sanitized,
 		InFlight: s.inFlight, Kinds: func() []*engine.Spec { return builtin.Engines },
 		ClusterID: s.clusterID, Backup: s.writeBackup, Backups: s.backups,
-		NewPad: newPad, Address: s.cfg.APIAddr, StorageType: s.cfg.Storage.Kind, Version: s.version,
+		NewPad: newPad, Address: s.cfg.APIAddr, StorageType: s.cfg.Storage.Kind, Shared: s.shared(), Version: s.version,
 		Storage: s.storageState,
 	}
 }
@@ -117,6 +117,7 @@ func (s *Server) sources() metrics.Sources {
 		Storage: s.storageFigures,
 		Backup:  s.backupFigures,
 		Caches:  s.cacheFigures,
+		Cluster: s.clusterFigures,
 		Audit: func() metrics.Audit {
 			st := s.audit.Stats()
 			return metrics.Audit{Entries: st.Size, Syncs: metrics.Times(st.Sync), Checkpoint: st.LastCheckpoint}
@@ -139,6 +140,20 @@ func (s *Server) storageFigures() metrics.Storage {
 	}
 	st := e.Stats()
 	return metrics.Storage{Commits: st.Commits, Syncs: times(st.Syncs), Bytes: st.DiskBytes}
+}
+
+func (s *Server) clusterFigures() (c metrics.Cluster, unsealed bool) {
+	r := s.getRunning()
+	if r == nil || r.Members == nil {
+		return c, false
+	}
+	for _, m := range r.Members.List() {
+		if m.Live {
+			c.Live++
+		}
+	}
+	c.Behind, c.ClockAhead = s.barrier.Behind(), r.Members.Offset()
+	return c, true
 }
 
 func (s *Server) cacheFigures() []metrics.Cache {

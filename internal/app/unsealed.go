@@ -56,16 +56,21 @@ type running struct {
 	rowCache   *barrier.Cache[[]byte] // nil with disable_cache
 	work       sync.WaitGroup
 	end        context.CancelFunc
-	leave      func() // ends what follows the storage for the audit devices
+	leave      []func() // end subscriptions to the storage
+}
+
+// follow has fn called when another node may have changed something under prefix.
+func (r *running) follow(b *barrier.Barrier, prefix string, fn func(context.Context) error) {
+	r.leave = append(r.leave, b.Subscribe(prefix, fn))
 }
 
 // unseal starts what an open server does.
 func (s *Server) unseal(ctx context.Context) (err error) {
-	r := &running{leave: func() {}}
+	r := &running{}
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	r.end = end
 	s.setRunning(r) // for seal, which cleans up after an error
-	if _, err := s.release().Enter(ctx, s.barrier); err != nil {
+	if err := s.join(ctx, r); err != nil {
 		return err
 	}
 	log := auditstore.Own{Log: s.audit, Node: s.auditNode(), Origin: s.origin, AcceptLoss: uint64(s.cfg.Audit.AcceptLoss)}
@@ -95,9 +100,12 @@ func (s *Server) unseal(ctx context.Context) (err error) {
 	if err := s.openMounts(ctx, r); err != nil {
 		return err
 	}
-	r.leave = s.barrier.Subscribe(auditRows+auditstore.DevicePrefix, r.Devices.Reconcile)
+	r.follow(s.barrier, auditRows+auditstore.DevicePrefix, r.Devices.Reconcile)
 	background := map[string]func(context.Context) error{
 		"tokens": r.Tokens.Run, "mounts": r.Mounts.Run, "audit checkpoints": r.Devices.Run,
+	}
+	if s.shared() {
+		background["membership"] = s.member(r.Members)
 	}
 	for name, run := range background {
 		r.work.Go(func() { s.keepRunning(life, name, run) })
@@ -198,7 +206,9 @@ func (s *Server) seal() {
 		return
 	}
 	r.end()
-	r.leave()
+	for _, leave := range r.leave {
+		leave()
+	}
 	if r.Mounts != nil {
 		r.Mounts.Close()
 	}

@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"strconv"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -117,8 +118,10 @@ func (s *shell) rewrapAll(cmd *cobra.Command) error {
 func (s *shell) membersCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "members", Args: exactly(0),
-		Short:   "List the nodes.",
-		Example: "  coffer operator members",
+		Short: "List the nodes.",
+		Long: `List the nodes that share the storage. Every live one serves; one that is not live
+has not been heard of for ten seconds, and is forgotten after two hours.`,
+		Example: "  coffer operator members\n  coffer operator members -format=json",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			answer, err := s.do(cmd.Context(), client.Request{Path: "sys/ha-status"})
 			if err != nil {
@@ -127,10 +130,12 @@ func (s *shell) membersCommand() *cobra.Command {
 			return s.asTable(answer, func() error {
 				var all struct {
 					Nodes []struct {
+						Node    string `json:"node_id"`
 						Host    string `json:"hostname"`
 						API     string `json:"api_address"`
 						Cluster string `json:"cluster_address"`
-						Active  bool   `json:"active_node"`
+						Live    bool   `json:"live"`
+						SkewMS  int64  `json:"clock_skew_ms"`
 						Version string `json:"version"`
 					} `json:"nodes"`
 				}
@@ -139,9 +144,10 @@ func (s *shell) membersCommand() *cobra.Command {
 				}
 				var rows [][]string
 				for _, n := range all.Nodes {
-					rows = append(rows, []string{n.Host, n.API, n.Cluster, strconv.FormatBool(n.Active), n.Version})
+					skew := (time.Duration(n.SkewMS) * time.Millisecond).String()
+					rows = append(rows, []string{n.Node, n.Host, n.API, strconv.FormatBool(n.Live), skew, n.Version})
 				}
-				return s.table([]string{"Host Name", "API Address", "Cluster Address", "Active Node", "Version"}, rows)
+				return s.table([]string{"Node", "Host Name", "API Address", "Live", "Clock Ahead", "Version"}, rows)
 			})
 		},
 	}

@@ -9,13 +9,14 @@ import (
 // Sources are what other packages count by themselves. A nil function leaves
 // its metrics out.
 type Sources struct {
-	Version    string                // of the server
-	Seal       func() Seal           // state of the seal
-	Storage    func() Storage        // figures of the storage engine
-	Caches     func() []Cache        // each cache by name
-	Audit      func() Audit          // figures of the audit log
-	Backup     func() Backup         // figures of the scheduled backups
-	CertExpiry func() (at time.Time) // of the listener's TLS certificate; zero when there is none
+	Version    string                 // of the server
+	Seal       func() Seal            // state of the seal
+	Storage    func() Storage         // figures of the storage engine
+	Cluster    func() (Cluster, bool) // false while sealed
+	Caches     func() []Cache         // each cache by name
+	Audit      func() Audit           // figures of the audit log
+	Backup     func() Backup          // figures of the scheduled backups
+	CertExpiry func() (at time.Time)  // of the listener's TLS certificate; zero when there is none
 }
 
 // Seal is the state of the seal.
@@ -26,6 +27,13 @@ type Storage struct {
 	Commits uint64
 	Syncs   Times  // fsyncs, which commits share
 	Bytes   uint64 // on disk
+}
+
+// Cluster is how this node stands among those that share its storage.
+type Cluster struct {
+	Live       int           // nodes, this one included
+	Behind     time.Duration // how old at most what is answered from memory is
+	ClockAhead time.Duration // of the other nodes' clocks
 }
 
 // Audit is what the audit log counted since it was opened.
@@ -88,6 +96,10 @@ var (
 	syncs   = desc("storage_sync_duration_seconds", "Time of each sync of the storage's log; commits share them.")
 	size    = desc("storage_size_bytes", "Size of the storage on disk.")
 
+	liveNodes  = desc("cluster_live_nodes", "Nodes that share the storage and live, as this one sees it.")
+	behind     = desc("storage_behind_seconds", "How old at most what this node answers from memory is; beyond one second it asks the storage.")
+	clockAhead = desc("cluster_clock_ahead_seconds", "How far this node's clock is ahead of the others'.")
+
 	cacheHits    = desc("cache_hits_total", "Lookups that a cache answered.", "cache")
 	cacheMisses  = desc("cache_misses_total", "Lookups that a cache could not answer.", "cache")
 	cacheEntries = desc("cache_entries", "Entries in a cache.", "cache")
@@ -113,7 +125,7 @@ type pulled struct{ sources Sources }
 
 // Describe sends the descriptions of all that Collect may send.
 func (p *pulled) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{buildInfo, initialized, unsealed, vaultUnsealed, vaultActive, commits, syncs, size,
+	for _, d := range []*prometheus.Desc{buildInfo, initialized, unsealed, vaultUnsealed, vaultActive, commits, syncs, size, liveNodes, behind, clockAhead,
 		cacheHits, cacheMisses, cacheEntries, checkpointAge, auditEntries, auditSyncs, certExpiry,
 		backupLast, backupSize, backupTook, backupFailures} {
 		to <- d
@@ -139,6 +151,13 @@ func (p *pulled) Collect(to chan<- prometheus.Metric) {
 		send(commits, counter, float64(s.Commits))
 		to <- s.Syncs.sent(syncs)
 		send(size, gauge, float64(s.Bytes))
+	}
+	if p.sources.Cluster != nil {
+		if c, unsealed := p.sources.Cluster(); unsealed {
+			send(liveNodes, gauge, float64(c.Live))
+			send(behind, gauge, c.Behind.Seconds())
+			send(clockAhead, gauge, c.ClockAhead.Seconds())
+		}
 	}
 	if p.sources.Caches != nil {
 		for _, c := range p.sources.Caches() {

@@ -25,6 +25,7 @@ import (
 	"github.com/cofferhq/coffer/internal/engine"
 	"github.com/cofferhq/coffer/internal/engine/cubbyhole"
 	"github.com/cofferhq/coffer/internal/gateway"
+	"github.com/cofferhq/coffer/internal/member"
 	"github.com/cofferhq/coffer/internal/mount"
 	"github.com/cofferhq/coffer/internal/node"
 	"github.com/cofferhq/coffer/internal/policy/policystore"
@@ -147,6 +148,10 @@ func (s *server) open(ctx context.Context) error {
 	log, u := slog.New(slog.DiscardHandler), &sys.Unsealed{}
 	var err error
 	if u.Devices, err = auditstore.Open(ctx, storage.Sub(s.barrier, "core/audit/"), auditstore.Own{Log: s.audit, Node: "here", Origin: "coffer-test/audit"}, log); err != nil {
+		return err
+	}
+	u.Members = member.New(member.Options{Engine: s.barrier, Log: log, Self: member.Info{Node: "here", Hostname: "host", Version: "1.19.0+coffer"}})
+	if err := u.Members.Join(ctx); err != nil {
 		return err
 	}
 	u.Policies = policystore.New(s.barrier)

@@ -176,7 +176,7 @@ type Leader struct {
 }
 
 func (s *System) leader(context.Context, route.Caller, route.Nothing) (Leader, error) {
-	return Leader{Self: true, ActiveTime: wire.Time{Time: started}, Address: s.Address}, nil
+	return Leader{HA: s.Shared, Self: true, ActiveTime: wire.Time{Time: started}, Address: s.Address}, nil
 }
 
 // HANode is one node.
@@ -187,8 +187,10 @@ type HANode struct {
 	Active     bool       `json:"active_node"`
 	Echo       *wire.Time `json:"last_echo"` // null of a node that answers for itself
 	EchoMS     int64      `json:"echo_duration_ms"`
-	SkewMS     int64      `json:"clock_skew_ms"`
+	SkewMS     int64      `json:"clock_skew_ms"` // how far its clock is ahead of the answering node's
 	Version    string     `json:"version"`
+	NodeID     string     `json:"node_id"`
+	Live       bool       `json:"live"` // it was heard of in the last seconds
 }
 
 // HAStatus lists the nodes.
@@ -197,9 +199,17 @@ type HAStatus struct {
 	Nodes []HANode `json:"nodes"`
 }
 
-func (s *System) haStatus(ctx context.Context, by route.Caller, _ route.Nothing) (HAStatus, error) {
-	host, err := s.hostInfo(ctx, by, route.Nothing{})
-	return HAStatus{Nodes: []HANode{{
-		Hostname: host.Host.Hostname, APIAddress: s.Address, Active: true, Version: s.Version.Wire(),
-	}}}, err
+func (s *System) haStatus(context.Context, route.Caller, route.Nothing) (HAStatus, error) {
+	out := HAStatus{}
+	for _, m := range s.Open().Members.List() {
+		n := HANode{
+			Hostname: m.Hostname, APIAddress: m.APIAddress, Cluster: m.ClusterAddress, Active: m.Live,
+			SkewMS: m.Skew.Milliseconds(), Version: m.Version, NodeID: m.Node, Live: m.Live,
+		}
+		if !m.Self {
+			n.Echo = &wire.Time{Time: m.Echo.UTC()}
+		}
+		out.Nodes = append(out.Nodes, n)
+	}
+	return out, nil
 }

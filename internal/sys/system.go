@@ -12,6 +12,7 @@ import (
 	"github.com/cofferhq/coffer/internal/audit/auditstore"
 	"github.com/cofferhq/coffer/internal/backup"
 	"github.com/cofferhq/coffer/internal/engine"
+	"github.com/cofferhq/coffer/internal/member"
 	"github.com/cofferhq/coffer/internal/mount"
 	"github.com/cofferhq/coffer/internal/node"
 	"github.com/cofferhq/coffer/internal/policy/policystore"
@@ -25,6 +26,7 @@ type Unsealed struct {
 	Tokens   *token.Store
 	Policies *policystore.Store
 	Devices  *auditstore.Store
+	Members  *member.Members
 }
 
 // Options are what the routes ask.
@@ -53,8 +55,10 @@ type Options struct {
 	Address   string        // api_addr
 	// Storage says how the storage engine is seen from here; only while unsealed.
 	Storage func(context.Context) Storage
-	// StorageType is the kind of the storage engine.
+	// StorageType is the kind of the storage engine, and Shared whether other nodes
+	// may use it too.
 	StorageType string
+	Shared      bool
 	Version     Version
 }
 
