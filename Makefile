@@ -5,7 +5,7 @@ TAGS   ?= pkcs11
 BUILD   = $(GO) build -trimpath -tags $(TAGS) -ldflags "-s -w"
 SOURCES = $(shell find cmd client internal -name '*.go' -not -name '*_test.go') go.mod go.sum
 
-.PHONY: build run test check bench soak fuzz docs deps clean
+.PHONY: build run demo-cluster test check bench soak fuzz docs deps clean
 
 build: bin/coffer
 
@@ -16,6 +16,11 @@ bin/coffer: $(SOURCES)
 # and unsealed, and prints how to use it. Ctrl-C stops it; nothing is lost.
 run: build
 	bin/coffer quickstart -data ./coffer-data
+
+# Three nodes over three etcd members on loopback; prints what to try. Ctrl-C
+# stops them and removes ./coffer-demo.
+demo-cluster: build
+	@scripts/demo-cluster
 
 # Everything: formatting, lint, floors, unit, property, crash and client tests
 # with the race detector. Installs the Debian packages they need.
