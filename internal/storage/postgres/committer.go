@@ -22,7 +22,7 @@ const (
 
 // calmAfter is how many commits in a row must find the head where it was left
 // before the committer commits without looking first.
-const calmAfter = 8
+const calmAfter = 32
 
 // committer commits the Updates of this node, one batch after the other.
 type committer struct {

@@ -22,7 +22,7 @@ const (
 
 // The states that are told apart; see PostgreSQL's list of error codes.
 const (
-	stateDivisionByZero   = "22012"
+	stateNoNumber         = "22P02"
 	stateReadOnly         = "25006"
 	stateUnknownOutcome   = "40003"
 	stateUniqueViolation  = "23505"

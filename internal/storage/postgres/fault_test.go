@@ -44,6 +44,7 @@ func address(s *postgrestest.Server) string {
 // TestManyWriters: a thousand check-and-set writers of one key, on two nodes,
 // all end, and soon.
 func TestManyWriters(t *testing.T) {
+	t.Parallel()
 	url := postgrestest.Start(t).Database(t)
 	nodes := []storage.Engine{node(t, Options{URL: url, RequestTimeout: 20 * time.Second}), node(t, Options{URL: url, RequestTimeout: 20 * time.Second})}
 	const writers = 1000
@@ -81,6 +82,7 @@ func TestManyWriters(t *testing.T) {
 // TestFeedOrder: while many write on two nodes and commits are held up at
 // random, watches on both tell every commit once, in the order of revisions.
 func TestFeedOrder(t *testing.T) {
+	t.Parallel()
 	url := postgrestest.Start(t).Database(t)
 	gate := func() { time.Sleep(time.Duration(rand.IntN(8)) * time.Millisecond) }
 	nodes := []storage.Engine{node(t, Options{URL: url, gate: gate}), node(t, Options{URL: url, gate: gate}), node(t, Options{URL: url})}
@@ -93,6 +95,7 @@ func TestFeedOrder(t *testing.T) {
 
 // TestKillServer kills PostgreSQL under load, and starts it again.
 func TestKillServer(t *testing.T) {
+	t.Parallel()
 	server := postgrestest.Start(t)
 	url := server.Database(t)
 	nodes := []storage.Engine{node(t, Options{URL: url, RequestTimeout: testTimeout}), node(t, Options{URL: url, RequestTimeout: testTimeout})}
@@ -123,6 +126,7 @@ func check(t *testing.T, tr *trial, writes int) {
 // TestCuts breaks the connections of one node off, at moments that catch
 // commits on their way. Each is found out about.
 func TestCuts(t *testing.T) {
+	t.Parallel()
 	server := postgrestest.Start(t)
 	direct := server.Database(t)
 	l := newLink(t, address(server))
@@ -143,6 +147,7 @@ func TestCuts(t *testing.T) {
 // TestPartition stops all bytes between one node and the server, and lets them
 // go on. The other node goes on working.
 func TestPartition(t *testing.T) {
+	t.Parallel()
 	server := postgrestest.Start(t)
 	direct := server.Database(t)
 	l := newLink(t, address(server))
@@ -167,6 +172,7 @@ func TestPartition(t *testing.T) {
 
 // TestSlowServer stops the server's processes for some time.
 func TestSlowServer(t *testing.T) {
+	t.Parallel()
 	server := postgrestest.Start(t)
 	url := server.Database(t)
 	nodes := []storage.Engine{node(t, Options{URL: url, RequestTimeout: testTimeout}), node(t, Options{URL: url, RequestTimeout: testTimeout})}
@@ -186,6 +192,7 @@ func TestSlowServer(t *testing.T) {
 
 // TestFailover kills the primary, and promotes its synchronous replica.
 func TestFailover(t *testing.T) {
+	t.Parallel()
 	primary := postgrestest.Start(t, "synchronous_standby_names=r1")
 	// Until there is a replica, commits wait for it.
 	replica := primary.Replica(t, "r1", "cluster_name=r1")

@@ -93,9 +93,10 @@ func (e *Engine) connect(ctx context.Context, settings []string) (*pgx.Conn, err
 }
 
 // commitSession are the settings of the connection that commits. A node that
-// stops in the middle of a commit must not keep the others waiting.
+// stops in the middle of a commit must not keep the others waiting for longer
+// than they try.
 func (e *Engine) commitSession() []string {
-	return []string{fmt.Sprintf("SET idle_in_transaction_session_timeout = %d", e.o.RequestTimeout.Milliseconds())}
+	return []string{fmt.Sprintf("SET idle_in_transaction_session_timeout = %d", (e.o.RequestTimeout * 2 / 5).Milliseconds())}
 }
 
 // session prepares a connection. Settings that the server does not know are left

@@ -35,7 +35,7 @@ func tables(t *testing.T, url string) (n int) {
 }
 
 // database returns the one that a URL of postgrestest names.
-func database(t *testing.T, text string) string {
+func database(t testing.TB, text string) string {
 	t.Helper()
 	u, err := url.Parse(text)
 	if err != nil {
@@ -58,6 +58,7 @@ func as(t *testing.T, text, user string) string {
 // TestRefusals: what cannot be used is refused with a message that names it,
 // shows no password, and nothing has been written.
 func TestRefusals(t *testing.T) {
+	t.Parallel()
 	server := postgrestest.Start(t)
 	password := strings.ReplaceAll(postgrestest.Password, "'", "''")
 	server.Exec(t, "postgres", "CREATE ROLE guest LOGIN PASSWORD '"+password+"'", "CREATE ROLE reader LOGIN PASSWORD '"+password+"'")
@@ -147,6 +148,7 @@ func TestRefusals(t *testing.T) {
 // TestForgetfulServers: a server that would lose what it acknowledged is
 // refused, or told not to.
 func TestForgetfulServers(t *testing.T) {
+	t.Parallel()
 	lazy := postgrestest.Start(t, "synchronous_commit=off")
 	e := node(t, Options{URL: lazy.Database(t)}).(*Engine)
 	var setting string
@@ -178,6 +180,7 @@ func TestOldServer(t *testing.T) {
 // TestTogether: nodes that start at the same time on an empty database make one
 // store.
 func TestTogether(t *testing.T) {
+	t.Parallel()
 	server := postgrestest.Start(t)
 	const starts = 8
 	for round := range rounds(5) {
@@ -215,6 +218,7 @@ func TestTogether(t *testing.T) {
 // TestFullDisk: a full disk refuses writes by name, leaves reads alone, and
 // writes go on when there is space.
 func TestFullDisk(t *testing.T) {
+	t.Parallel()
 	server := postgrestest.StartSmall(t, 40<<20)
 	url := server.Database(t)
 	e := node(t, Options{URL: url, HistorySize: 1 << 20})

@@ -32,7 +32,7 @@ func (c *committer) send(ctx context.Context, w *work, begin bool) error {
 		return fmt.Errorf("%w: %s", storage.ErrUnavailable, tag)
 	case err == nil:
 		return nil
-	case hasState(err, stateDivisionByZero):
+	case hasState(err, stateNoNumber):
 		return errMoved
 	case classify(err) != lost || pgconn.SafeToRetry(err):
 		return err

@@ -150,7 +150,7 @@ func (s *Server) URLAt(hosts, database string) string {
 	return fmt.Sprintf("postgres://%s:%s@%s/%s?sslmode=disable", User, passwordInURL, hosts, database)
 }
 
-// Exec runs statements as the superuser.
+// Exec runs statements as the superuser; each text may hold several.
 func (s *Server) Exec(t testing.TB, database string, statements ...string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
@@ -161,7 +161,7 @@ func (s *Server) Exec(t testing.TB, database string, statements ...string) {
 	}
 	defer conn.Close(ctx)
 	for _, sql := range statements {
-		if _, err := conn.Exec(ctx, sql); err != nil {
+		if _, err := conn.PgConn().Exec(ctx, sql).ReadAll(); err != nil {
 			t.Fatalf("%s: %v", sql, err)
 		}
 	}
