@@ -43,7 +43,7 @@ func TestConsistentUnderWriters(t *testing.T) {
 				})
 			}
 			n := 0
-			for deadline := time.Now().Add(3 * time.Second * time.Duration(soak())); time.Now().Before(deadline); n++ {
+			for deadline := time.Now().Add(2 * time.Second * time.Duration(soak())); time.Now().Before(deadline); n++ {
 				var out bytes.Buffer
 				before := moves.Load()
 				w := &slow{w: &out, pause: []time.Duration{0, 5 * time.Millisecond, 25 * time.Millisecond}[n%3]}

@@ -92,6 +92,10 @@ func initialized(t *testing.T, e storage.Engine) {
 // An engine that goes away for a moment does not end a restore, whether what it
 // was asked took effect or not.
 func TestRestoreOutlivesAnEngineThatGoesAway(t *testing.T) {
+	synced(t, restoreOutlives)
+}
+
+func restoreOutlives(t *testing.T) {
 	s := newStore(t, engines["memory"](t))
 	want := s.fill(t, 500, 40)
 	archive := s.archive(t)
@@ -104,6 +108,7 @@ func TestRestoreOutlivesAnEngineThatGoesAway(t *testing.T) {
 			same(t, "restored", plain(t, s.reopened(t, e)), want)
 		}
 	}
+	s.barrier.Shut()
 }
 
 // flaky is away once.

@@ -20,9 +20,13 @@ import (
 	"github.com/cofferhq/coffer/internal/storage"
 )
 
-// pageRows is how many rows are read at once: at most 36 MiB of them, and 16
-// KiB of usual ones.
-const pageRows = 32
+// Rows are read a page at a time: as many as pageBytes should hold, going by the
+// page before. Where small rows are followed by the largest there can be, one page
+// holds 36 MiB.
+const (
+	pageRows  = 32
+	pageBytes = 1 << 20
+)
 
 // keySize is the length of an archive's key.
 const keySize = 32
@@ -61,23 +65,27 @@ func Write(ctx context.Context, b *barrier.Barrier, from Source, w io.Writer, wa
 
 // eachRow calls fn for every row, a page at a time.
 func eachRow(ctx context.Context, r storage.Reader, fn func(storage.Entry) error) error {
+	limit := pageRows
 	for after := ""; ; {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		rows, err := r.Scan("", after, pageRows)
+		rows, err := r.Scan("", after, limit)
 		if err != nil {
 			return err
 		}
+		size := 1
 		for _, e := range rows {
+			size += len(e.Key) + len(e.Value)
 			if err := fn(e); err != nil {
 				return err
 			}
 		}
-		if len(rows) < pageRows {
+		if len(rows) < limit {
 			return nil
 		}
 		after = rows[len(rows)-1].Key
+		limit = max(1, min(pageRows, pageBytes/(size/len(rows)+1)))
 	}
 }
 
