@@ -19,7 +19,7 @@ var floors = []string{
 	"internal/fault",
 	"internal/wire internal/storage internal/policy internal/audit internal/process internal/metrics",
 	"internal/storage/... internal/seal internal/route internal/config internal/format",
-	"internal/seal/... internal/barrier internal/audit/auditstore",
+	"internal/seal/... internal/barrier internal/audit/auditstore internal/job",
 	"internal/policy/policystore internal/auth internal/engine internal/node internal/member internal/backup",
 	"internal/token internal/engine/... internal/auth/userpass",
 	"internal/mount internal/auth/tokens",
