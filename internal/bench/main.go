@@ -5,6 +5,7 @@
 //
 //	go run ./internal/bench            reads and writes
 //	go run ./internal/bench -million   and a store of a million secrets
+//	scripts/bench-cluster              nodes over etcd and over PostgreSQL
 package main
 
 import (
@@ -24,6 +25,7 @@ var (
 	slice   = flag.Duration("slice", 2*time.Second, "how long one side is measured before the other's turn")
 	rounds  = flag.Int("rounds", 5, "how many turns each side gets")
 	relaxed = flag.Bool("relaxed", false, "run the server with audit { sync = \"changes\" }")
+	shared  = flag.String("storage", "", "measure nodes over this engine instead: KIND:NAME=VALUE,NAME=VALUE, such as etcd:address=http://127.0.0.1:2379")
 	keep    = flag.String("profile", "", "keep the profile of reads in this file")
 	ceiling = flag.String("serve-ceiling", "", "internal: answer the body in this file over TLS")
 )
@@ -50,6 +52,9 @@ func run(ctx context.Context) error {
 		return err
 	}
 	fmt.Printf("%d cores, %s, %s/%s\n\n", runtime.NumCPU(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	if *shared != "" {
+		return measureCluster(ctx, dir, *shared)
+	}
 	s, err := startServer(ctx, dir)
 	if err != nil {
 		return err

@@ -30,7 +30,17 @@ const userPolicy = `path "secret/data/bench/*" { capabilities = ["create", "upda
 path "secret/metadata/bench/*" { capabilities = ["list"] }
 path "secret/metadata/bench" { capabilities = ["list"] }`
 
+// startServer starts a new server on the embedded engine.
 func startServer(ctx context.Context, dir string) (*server, error) {
+	s, err := configure(dir, fmt.Sprintf("storage \"pebble\" { path = %q }\n", filepath.Join(dir, "data")))
+	if err != nil {
+		return nil, err
+	}
+	return s, s.begin(ctx)
+}
+
+// configure writes the configuration of a server that does not run yet.
+func configure(dir, storage string) (*server, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
@@ -42,30 +52,31 @@ func startServer(ctx context.Context, dir string) (*server, error) {
 		sync = "changes"
 	}
 	s := &server{dir: dir, address: address, config: filepath.Join(dir, "coffer.hcl")}
-	text := fmt.Sprintf("storage \"pebble\" { path = %q }\nlistener \"tcp\" { address = %q }\naudit { sync = %q }\nlog_level = \"warn\"\ndisable_mlock = true\n",
-		filepath.Join(dir, "data"), address, sync)
-	if err := os.WriteFile(s.config, []byte(text), 0o600); err != nil {
-		return nil, err
-	}
+	text := fmt.Sprintf("%slistener \"tcp\" { address = %q }\naudit { sync = %q }\nlog_level = \"warn\"\ndisable_mlock = true\n", storage, address, sync)
+	return s, os.WriteFile(s.config, []byte(text), 0o600)
+}
+
+// begin starts the server for the first time and initializes it.
+func (s *server) begin(ctx context.Context) error {
 	if _, err := s.start(ctx); err != nil {
-		return nil, err
+		return err
 	}
-	root, err := newTarget("https://"+address, "", filepath.Join(dir, "data", "tls", "ca.pem"), 8)
+	root, err := newTarget("https://"+s.address, "", filepath.Join(s.dir, "data", "tls", "ca.pem"), 8)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	answer, err := root.do("PUT", "/v1/sys/init", []byte(`{}`))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	var init struct {
 		RootToken string `json:"root_token"`
 	}
 	if err := json.Unmarshal(answer, &init); err != nil {
-		return nil, err
+		return err
 	}
 	root.token, s.root = init.RootToken, root
-	return s, nil
+	return nil
 }
 
 // start starts the process and waits until it answers; it returns how long that
