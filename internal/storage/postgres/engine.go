@@ -36,6 +36,15 @@
 // revision on, so that no straggler can commit any more, and looks for the row.
 // That commit also waits for whatever synchronous replicas the first waited
 // for.
+//
+// # What the operator decides
+//
+// An acknowledged commit is on the server's disk, and on the replicas that
+// synchronous_standby_names asks for; without one, a failover may lose the
+// newest commits, as with every client of PostgreSQL. A node notices a history
+// that went back, and starts its caches again. A pooler between Coffer and the
+// server must pool by session: connections have settings and prepared
+// statements. The head row and the changes rely on autovacuum.
 package postgres
 
 import (

@@ -87,10 +87,7 @@ func TestFeedOrder(t *testing.T) {
 	gate := func() { time.Sleep(time.Duration(rand.IntN(8)) * time.Millisecond) }
 	nodes := []storage.Engine{node(t, Options{URL: url, gate: gate}), node(t, Options{URL: url, gate: gate}), node(t, Options{URL: url})}
 	tr := &trial{nodes: nodes, clients: 24, keys: 12}
-	tr.run(t, func() { time.Sleep(time.Duration(rounds(1)) * 3 * time.Second) })
-	if tr.counts["written"] < 500 {
-		t.Errorf("only %d writes", tr.counts["written"])
-	}
+	tr.run(t, func() { tr.more(t, rounds(1000)) })
 }
 
 // TestKillServer kills PostgreSQL under load, and starts it again.
@@ -103,13 +100,13 @@ func TestKillServer(t *testing.T) {
 	kills := rounds(5)
 	tr.run(t, func() {
 		for range kills {
-			time.Sleep(time.Duration(200+rand.IntN(200)) * time.Millisecond)
+			tr.more(t, 80+rand.IntN(80))
 			server.Kill(t)
 			server.Restart(t)
 		}
 	})
 	t.Logf("kills of PostgreSQL: %d", kills)
-	check(t, tr, 100*kills)
+	check(t, tr, 80*kills)
 }
 
 // check wants enough writes to prove something, and no call that hangs.
@@ -136,7 +133,7 @@ func TestCuts(t *testing.T) {
 	cuts := rounds(40)
 	tr.run(t, func() {
 		for range cuts {
-			time.Sleep(time.Duration(20+rand.IntN(60)) * time.Millisecond)
+			tr.more(t, 10+rand.IntN(20))
 			l.cut()
 		}
 	})
@@ -160,7 +157,7 @@ func TestPartition(t *testing.T) {
 			l.setStall(true)
 			time.Sleep(2 * testTimeout)
 			l.setStall(false)
-			time.Sleep(time.Second)
+			tr.more(t, 60)
 		}
 	})
 	t.Logf("partitions: %d of %v each", stalls, 2*testTimeout)
@@ -183,7 +180,7 @@ func TestSlowServer(t *testing.T) {
 			server.Signal(syscall.SIGSTOP)
 			time.Sleep(d)
 			server.Signal(syscall.SIGCONT)
-			time.Sleep(700 * time.Millisecond)
+			tr.more(t, 60)
 		}
 	})
 	t.Logf("pauses of the server: %v", pauses)
@@ -203,7 +200,7 @@ func TestFailover(t *testing.T) {
 	tr := &trial{nodes: nodes, clients: 12, keys: 16, pause: time.Millisecond}
 	var away time.Duration
 	tr.run(t, func() {
-		time.Sleep(500 * time.Millisecond)
+		tr.more(t, 100)
 		start := time.Now()
 		primary.Kill(t)
 		replica.Promote(t)
@@ -212,7 +209,7 @@ func TestFailover(t *testing.T) {
 			return err
 		})
 		away = time.Since(start)
-		time.Sleep(500 * time.Millisecond)
+		tr.more(t, 60)
 	})
 	t.Logf("failover: writes again after %v", away.Round(time.Millisecond))
 	check(t, tr, 100)

@@ -212,6 +212,7 @@ func (o Options) poolConfig() (*pgxpool.Config, error) {
 			"(the text is not shown because it may hold a password)")
 	}
 	c.MaxConns, c.MinIdleConns = int32(o.MaxParallel), int32(o.MaxIdle)
+	c.MaxConnIdleTime = time.Minute
 	conn := c.ConnConfig
 	if conn.ValidateConnect == nil { // of several hosts, the one that can be written
 		conn.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite

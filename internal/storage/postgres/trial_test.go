@@ -88,9 +88,9 @@ func (tr *trial) run(t *testing.T, disturb func()) {
 	for id := range tr.clients {
 		clients.Go(func() { tr.client(t, id, start, stop) })
 	}
-	time.Sleep(200 * time.Millisecond)
+	tr.more(t, 20)
 	disturb()
-	time.Sleep(300 * time.Millisecond)
+	tr.more(t, 20)
 	close(stop)
 	clients.Wait()
 	end := time.Now()
@@ -112,6 +112,24 @@ func (tr *trial) run(t *testing.T, disturb func()) {
 	if result != porcupine.Ok {
 		t.Errorf("the history of %d calls is not linearizable: %v", len(tr.history), result)
 	}
+}
+
+// more waits until n more writes have been acknowledged, so that what is done
+// next meets enough of them on any machine.
+func (tr *trial) more(t *testing.T, n int) {
+	t.Helper()
+	written := func() int {
+		tr.mu.Lock()
+		defer tr.mu.Unlock()
+		return tr.counts["written"]
+	}
+	from := written()
+	eventually(t, func() error {
+		if now := written(); now < from+n {
+			return fmt.Errorf("%d writes of %d", now-from, n)
+		}
+		return nil
+	})
 }
 
 func (tr *trial) client(t *testing.T, id int, start time.Time, stop chan struct{}) {
@@ -211,7 +229,7 @@ func head(t testing.TB, e storage.Engine) (rev storage.Revision) {
 
 func eventually(t testing.TB, fn func() error) {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		err := fn()
 		if err == nil {
 			return
