@@ -46,7 +46,7 @@ func TestTruncation(t *testing.T) {
 	_, err := snapshot.Write(archive)
 	must(t, err)
 	must(t, snapshot.Close())
-	for n := range z.Len() - 1100 { // what follows the last file of a tar is padding
+	for n := 0; n < z.Len()-1100; n += 7 { // what follows the last file of a tar is padding
 		s.refused(t, "snapshot cut", z.Bytes()[:n], backup.ErrCut, backup.ErrNoArchive, backup.ErrDamaged)
 	}
 }

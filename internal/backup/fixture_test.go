@@ -20,9 +20,18 @@ import (
 	"github.com/cofferhq/coffer/internal/storage"
 	"github.com/cofferhq/coffer/internal/storage/memory"
 	"github.com/cofferhq/coffer/internal/storage/pebble"
+	"github.com/cofferhq/coffer/internal/storage/postgres/postgrestest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		if err := postgrestest.Clean(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+		os.Exit(code)
+	}))
+}
 
 // soak multiplies what long tests do.
 func soak() int {

@@ -3,6 +3,7 @@ package backup
 import (
 	"bufio"
 	"bytes"
+	"crypto/cipher"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
@@ -12,9 +13,6 @@ import (
 	"hash"
 	"io"
 	"strings"
-
-	"github.com/tink-crypto/tink-go/v2/aead/subtle"
-	"github.com/tink-crypto/tink-go/v2/tink"
 
 	"github.com/cofferhq/coffer/internal/barrier"
 	"github.com/cofferhq/coffer/internal/storage"
@@ -31,7 +29,7 @@ type Archive struct {
 	key     []byte        // the archive's key, wrapped
 	keyed   [sumSize]byte // what that is bound to
 	bound   [sumSize]byte // what the frames are bound to
-	aead    tink.AEAD     // nil while the archive is locked
+	aead    cipher.AEAD   // nil while the archive is locked
 	frames  uint64
 	trailer trailer
 	last    string // key of the row before
@@ -130,7 +128,7 @@ func (a *Archive) Unlock(v *barrier.Verifier) error {
 		return fmt.Errorf("%w: the root key that its seal opens does not open its key: its header was changed", ErrDamaged)
 	}
 	defer clear(key)
-	if a.aead, err = subtle.NewAESGCM(key); err != nil {
+	if a.aead, err = newAEAD(key); err != nil {
 		return fmt.Errorf("%w: its key is none", ErrDamaged)
 	}
 	return nil
@@ -185,7 +183,7 @@ func (a *Archive) frame() (kind byte, rows uint32, body []byte, err error) {
 // open decrypts a frame.
 func (a *Archive) open(kind byte, rows uint32, body []byte, fn func(storage.Entry) error) error {
 	at := a.sum.Bytes - uint64(len(body)) - frameHead
-	plain, err := a.aead.Decrypt(body, binding(a.bound, a.frames, headOf(kind, len(body), rows)))
+	plain, err := a.aead.Open(nil, body[:nonceSize], body[nonceSize:], binding(a.bound, a.frames, headOf(kind, len(body), rows)))
 	if err != nil {
 		return fmt.Errorf("%w: at byte %d", ErrDamaged, at)
 	}

@@ -125,7 +125,7 @@ func TestRevokeTokens(t *testing.T) {
 // A large archive costs little memory, written and read.
 func TestMemoryIsBounded(t *testing.T) {
 	s := newStore(t, engines["pebble"](t))
-	s.fill(t, 100*soak(), 1<<20) // 50 MiB, or 2.5 GiB
+	s.fill(t, 100*soak(), 1<<20)                                          // 50 MiB, or 2.5 GiB
 	_, err := backup.Write(t.Context(), s.barrier, from, io.Discard, nil) // the engine's own buffers
 	must(t, err)
 	runtime.GC()

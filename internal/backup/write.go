@@ -2,6 +2,8 @@ package backup
 
 import (
 	"context"
+	"crypto/aes"
+	"crypto/cipher"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
@@ -11,9 +13,6 @@ import (
 	"hash"
 	"io"
 	"time"
-
-	"github.com/tink-crypto/tink-go/v2/aead/subtle"
-	"github.com/tink-crypto/tink-go/v2/tink"
 
 	"github.com/cofferhq/coffer/internal/barrier"
 	"github.com/cofferhq/coffer/internal/seal"
@@ -96,7 +95,7 @@ type writer struct {
 	hash  hash.Hash // of everything written
 	watch Watcher
 
-	aead   tink.AEAD
+	aead   cipher.AEAD
 	bound  [sumSize]byte // SHA-256 of all before the frames
 	frames uint64
 	chunk  []byte // rows of the frame to come
@@ -126,7 +125,7 @@ func (w *writer) begin(wrap barrier.Wrap) error {
 	if err != nil {
 		return err
 	}
-	if w.aead, err = subtle.NewAESGCM(key); err != nil {
+	if w.aead, err = newAEAD(key); err != nil {
 		return err
 	}
 	head = append(head, sized(wrapped)...)
@@ -164,17 +163,34 @@ func (w *writer) flush() error {
 	return err
 }
 
-// overhead is how many bytes a body grows by encryption.
-const overhead = subtle.AESGCMIVSize + subtle.AESGCMTagSize
+// Lengths of AES-GCM: a random nonce, which no archive has enough frames to see
+// twice, and a tag.
+const (
+	nonceSize = 12
+	overhead  = nonceSize + 16 // how many bytes a body grows by encryption
+)
 
+// newAEAD returns the AES-256-GCM of an archive's key.
+func newAEAD(key []byte) (cipher.AEAD, error) {
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		return nil, err
+	}
+	return cipher.NewGCM(block)
+}
+
+// frame writes one frame. It keeps one buffer for all of them: what a backup of
+// a large store leaves behind would make the server's memory grow.
 func (w *writer) frame(kind byte, rows uint32, plain []byte) error {
 	head := headOf(kind, len(plain)+overhead, rows)
-	body, err := w.aead.Encrypt(plain, binding(w.bound, w.frames, head))
-	if err != nil {
-		return err
+	if w.framed == nil {
+		w.framed = make([]byte, 0, frameHead+overhead+chunkSize*5/4)
 	}
+	var nonce [nonceSize]byte
+	rand.Read(nonce[:])
+	out := append(append(w.framed[:0], head[:]...), nonce[:]...)
+	w.framed = w.aead.Seal(out, nonce[:], plain, binding(w.bound, w.frames, head))
 	w.frames++
-	w.framed = append(append(w.framed[:0], head[:]...), body...)
 	return w.write(w.framed)
 }
 
