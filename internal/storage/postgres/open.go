@@ -168,20 +168,21 @@ func checkVersion(version string) error {
 }
 
 // errNewer says that a newer version of Coffer wrote the store.
-func errNewer(have, readable int) error {
+func errNewer(have, readable, format int) error {
 	return refusal{fmt.Sprintf("the store has format %d, which versions from format %d on can use, and this one writes %d; run the newer Coffer", have, readable, format), nil}
 }
 
 // migrate brings the tables to this version's format. Nodes that start at the
 // same time wait for each other.
 func (e *Engine) migrate(ctx context.Context, conn *pgx.Conn) error {
+	format := len(e.o.migrations)
 	for {
 		have, readable, err := e.readFormat(ctx, conn)
 		if err != nil {
 			return err
 		}
 		if readable > format {
-			return errNewer(have, readable)
+			return errNewer(have, readable, format)
 		}
 		if have >= format {
 			return nil
@@ -233,13 +234,13 @@ func (e *Engine) step(ctx context.Context, conn *pgx.Conn, from int) error {
 			return err // another node was faster
 		}
 	}
-	for _, text := range migrations[from](e.o.Table) {
+	m := e.o.migrations[from]
+	for _, text := range m.statements(e.o.Table) {
 		if _, err := tx.Exec(ctx, text); err != nil {
 			return err
 		}
 	}
-	next := from + 1
-	if _, err := tx.Exec(ctx, e.sql.setFormat, next, min(next, readableBy)); err != nil {
+	if _, err := tx.Exec(ctx, e.sql.setFormat, from+1, m.readableBy); err != nil {
 		return err
 	}
 	return tx.Commit(ctx)

@@ -60,7 +60,8 @@ type Options struct {
 	HistorySize    int64         // bytes of changes kept; 0 is 64 MiB
 	Logger         *slog.Logger  // nil is slog.Default
 
-	gate func() // called by tests between the lock of a commit and its end
+	gate       func()      // called by tests between the lock of a commit and its end
+	migrations []migration // replaced by tests
 }
 
 func (o Options) withDefaults() Options {
@@ -84,6 +85,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Logger == nil {
 		o.Logger = slog.Default()
+	}
+	if o.migrations == nil {
+		o.migrations = migrations
 	}
 	return o
 }

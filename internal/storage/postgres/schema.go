@@ -5,17 +5,18 @@ import (
 	"strings"
 )
 
-// format is the layout that this version writes, and the oldest that a store
-// may still be read by once it has been migrated to it: the previous release
-// goes on working beside this one during a rolling upgrade.
-const (
-	format     = 1
-	readableBy = 1
-)
+// migration leads from one format of the tables to the next, in one transaction
+// with the change of the head row.
+type migration struct {
+	// readableBy is the oldest format whose Coffer may go on using the store
+	// afterwards: the release before works beside this one during a rolling
+	// upgrade.
+	readableBy int
+	statements func(prefix string) []string
+}
 
-// migrations lead from each format to the next: the first makes the tables, in
-// format 1. Each runs in one transaction with the change of the head row.
-var migrations = []func(prefix string) []string{createTables}
+// migrations are all of them, in order: the first makes format 1 of nothing.
+var migrations = []migration{{readableBy: 1, statements: createTables}}
 
 // createTables makes format 1.
 //
