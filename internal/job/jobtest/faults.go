@@ -54,23 +54,23 @@ func (f *faulty) step(what string) error {
 		if f.fault == Die {
 			f.dead()
 		}
-		if f.fault == Cut {
+		if f.fault == Cut || f.fault == Pause {
 			f.until = time.Now().Add(f.long)
 		}
 	}
-	cut := time.Now().Before(f.until)
+	left := time.Until(f.until)
 	f.mu.Unlock()
 	switch {
 	case f.life.Err() != nil:
 		return fmt.Errorf("%w: killed", storage.ErrClosed)
-	case cut:
+	case left > 0 && f.fault == Pause: // whatever else the node does stops too
+		time.Sleep(left)
+	case left > 0:
 		return fmt.Errorf("%w: cut off", storage.ErrUnavailable)
 	case now && f.fault == Unavailable:
 		return fmt.Errorf("%w: once", storage.ErrUnavailable)
 	case now && f.fault == Uncertain:
 		return fmt.Errorf("%w: once", storage.ErrUncertain)
-	case now && f.fault == Pause:
-		time.Sleep(f.long)
 	}
 	return nil
 }
@@ -122,9 +122,12 @@ func (f *faulty) Watch(ctx context.Context, prefix string, from storage.Revision
 	defer context.AfterFunc(f.life, stop)()
 	return f.Engine.Watch(ctx, prefix, from, func(c storage.Commit) error {
 		f.mu.Lock()
-		cut := time.Now().Before(f.until)
+		left := time.Until(f.until)
 		f.mu.Unlock()
-		if cut {
+		switch {
+		case left > 0 && f.fault == Pause:
+			time.Sleep(left)
+		case left > 0:
 			return storage.ErrUnavailable
 		}
 		return fn(c)

@@ -88,9 +88,9 @@ type cluster struct {
 	open  func() storage.Engine
 	store storage.Engine // the test's own connection
 
-	mu    sync.Mutex
-	nodes []*node
-	early []string // jobs that were done too early
+	mu     sync.Mutex
+	nodes  []*node
+	wrongs []string // what must not happen and did
 }
 
 func newCluster(t *testing.T, o Options) *cluster {
@@ -148,10 +148,11 @@ func (c *cluster) stopAll() {
 
 // effect is the row that shows what a job did.
 type effect struct {
-	Times  int       `json:"times"`
-	Fence  uint64    `json:"fence"`
-	Due    time.Time `json:"due"` // of the last time
-	Rounds []int64   `json:"rounds,omitempty"`
+	Times int       `json:"times"`
+	Due   time.Time `json:"due"` // of the last time
+	Step  int       `json:"step"`
+	Fence uint64    `json:"fence"` // of whoever touched it last
+	Claim string    `json:"claim"` // tells that claim from others
 }
 
 func effectKey(id string) string { return "effect/" + id }
@@ -167,41 +168,56 @@ func getEffect(r storage.Reader, id string) (e effect, err error) {
 	return e, err
 }
 
-// count does jobs: their effect is a counter.
+// count does jobs in three commits: two that note how far it has come, and one
+// with the effect, a counter.
 func (c *cluster) count(ctx context.Context, claim *job.Claim, jobs []job.Job) error {
-	_, err := claim.Update(ctx, func(t *job.Txn) error {
-		for _, j := range jobs {
-			if err := c.countOne(t, claim, j); err != nil {
-				return err
+	for step := range 3 {
+		_, err := claim.Update(ctx, func(t *job.Txn) error {
+			for _, j := range jobs {
+				if err := c.countOne(t, claim, j, step); err != nil {
+					return err
+				}
 			}
+			return nil
+		})
+		if err != nil {
+			return err
 		}
-		return nil
-	})
-	return err
+	}
+	return nil
 }
 
-func (c *cluster) countOne(t *job.Txn, claim *job.Claim, j job.Job) error {
+func (c *cluster) countOne(t *job.Txn, claim *job.Claim, j job.Job, step int) error {
 	if time.Now().Before(j.Due) {
-		c.mu.Lock()
-		c.early = append(c.early, fmt.Sprintf("%s by %v", j.ID, time.Until(j.Due)))
-		c.mu.Unlock()
+		c.wrong("%s was done %v early", j.ID, time.Until(j.Due))
 	}
 	e, err := getEffect(t, j.ID)
 	if err != nil {
 		return err
 	}
-	if e.Fence > claim.Fence() {
-		return fmt.Errorf("fence %d after %d", claim.Fence(), e.Fence)
+	// Two sessions never have one fence, and the smaller one never comes later.
+	if e.Fence > claim.Fence() || e.Fence == claim.Fence() && e.Claim != fmt.Sprintf("%p", claim) {
+		c.wrong("%s was touched under fence %d after %d", j.ID, claim.Fence(), e.Fence)
 	}
-	e.Times, e.Fence, e.Due = e.Times+1, claim.Fence(), j.Due
+	e.Fence, e.Claim, e.Step = claim.Fence(), fmt.Sprintf("%p", claim), step
+	if step == 2 {
+		e.Times, e.Due = e.Times+1, j.Due
+	}
 	row, err := json.Marshal(e)
 	if err != nil {
 		return err
 	}
-	if err := t.Put(effectKey(j.ID), row); err != nil {
+	if err := t.Put(effectKey(j.ID), row); err != nil || step < 2 {
 		return err
 	}
 	return t.Done(j)
+}
+
+// wrong notes what must not happen.
+func (c *cluster) wrong(format string, args ...any) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.wrongs = append(c.wrongs, fmt.Sprintf(format, args...))
 }
 
 // schedule makes jobs due, each with a transaction of the test's own.
@@ -263,8 +279,8 @@ func (c *cluster) once(ids []string) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, early := range c.early {
-		c.t.Errorf("job %s was done early", early)
+	for _, wrong := range c.wrongs {
+		c.t.Error(wrong)
 	}
 	// Nothing may be left of them.
 	err := c.store.View(context.Background(), func(r storage.Reader) error {
