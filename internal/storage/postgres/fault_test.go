@@ -15,6 +15,7 @@ import (
 
 	"github.com/cofferhq/coffer/internal/storage"
 	"github.com/cofferhq/coffer/internal/storage/postgres/postgrestest"
+	"github.com/cofferhq/coffer/internal/storage/storagetest"
 )
 
 const testTimeout = 1500 * time.Millisecond
@@ -126,15 +127,15 @@ func TestCuts(t *testing.T) {
 	t.Parallel()
 	server := postgrestest.Start(t)
 	direct := server.Database(t)
-	l := newLink(t, address(server))
-	through := server.URLAt(l.addr(), database(t, direct))
+	l := storagetest.NewProxy(t, address(server))
+	through := server.URLAt(l.Addr(), database(t, direct))
 	nodes := []storage.Engine{node(t, Options{URL: through, RequestTimeout: testTimeout}), node(t, Options{URL: direct, RequestTimeout: testTimeout})}
 	tr := &trial{nodes: nodes, clients: 12, keys: 16, pause: time.Millisecond}
 	cuts := rounds(40)
 	tr.run(t, func() {
 		for range cuts {
 			tr.more(t, 10+rand.IntN(20))
-			l.cut()
+			l.Drop()
 		}
 	})
 	t.Logf("connections broken off: %d times", cuts)
@@ -147,16 +148,16 @@ func TestPartition(t *testing.T) {
 	t.Parallel()
 	server := postgrestest.Start(t)
 	direct := server.Database(t)
-	l := newLink(t, address(server))
-	through := server.URLAt(l.addr(), database(t, direct))
+	l := storagetest.NewProxy(t, address(server))
+	through := server.URLAt(l.Addr(), database(t, direct))
 	nodes := []storage.Engine{node(t, Options{URL: through, RequestTimeout: testTimeout}), node(t, Options{URL: direct, RequestTimeout: testTimeout})}
 	tr := &trial{nodes: nodes, clients: 8, keys: 32, pause: 10 * time.Millisecond}
 	stalls := rounds(2)
 	tr.run(t, func() {
 		for range stalls {
-			l.setStall(true)
+			l.Stall()
 			time.Sleep(2 * testTimeout)
-			l.setStall(false)
+			l.Heal()
 			tr.more(t, 60)
 		}
 	})
@@ -198,12 +199,13 @@ func TestFailover(t *testing.T) {
 	url := primary.URLAt(hosts, "postgres")
 	nodes := []storage.Engine{node(t, Options{URL: url, RequestTimeout: testTimeout}), node(t, Options{URL: url, RequestTimeout: testTimeout})}
 	tr := &trial{nodes: nodes, clients: 12, keys: 16, pause: time.Millisecond}
-	var away time.Duration
+	var promoted, away time.Duration
 	tr.run(t, func() {
 		tr.more(t, 100)
 		start := time.Now()
 		primary.Kill(t)
 		replica.Promote(t)
+		promoted = time.Since(start)
 		eventually(t, func() error {
 			_, err := nodes[0].Update(context.Background(), func(tx storage.Txn) error { return tx.Put("after", nil) })
 			return err
@@ -211,7 +213,7 @@ func TestFailover(t *testing.T) {
 		away = time.Since(start)
 		tr.more(t, 60)
 	})
-	t.Logf("failover: writes again after %v", away.Round(time.Millisecond))
+	t.Logf("failover: promoted after %v, writes again after %v", promoted.Round(time.Millisecond), away.Round(time.Millisecond))
 	check(t, tr, 100)
 }
 

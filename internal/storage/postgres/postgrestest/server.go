@@ -106,6 +106,9 @@ func (s *Server) onSmallDisk(args []string) *exec.Cmd {
 // synchronous_standby_names.
 func (s *Server) Replica(t testing.TB, name string, settings ...string) *Server {
 	t.Helper()
+	// A replica whose primary is gone sleeps before it looks again, and before
+	// it sees that it was promoted: 5 s unless told otherwise.
+	settings = append([]string{"wal_retrieve_retry_interval=100ms"}, settings...)
 	r := &Server{dir: newDir(t), settings: settings, Port: freePort(t)}
 	out, err := asUser(exec.Command(program("pg_basebackup"), "-D", r.data(), "-R", "-X", "stream", "-c", "fast",
 		"-d", s.URL("postgres")+"&application_name="+name)).CombinedOutput()
