@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -16,6 +17,7 @@ import (
 	"github.com/cofferhq/coffer/internal/audit"
 	"github.com/cofferhq/coffer/internal/barrier"
 	"github.com/cofferhq/coffer/internal/storage/postgres/postgrestest"
+	"github.com/cofferhq/coffer/internal/storage/storagetest"
 )
 
 // cluster is nodes that share a storage engine, each a process of its own.
@@ -66,8 +68,9 @@ func (p *process) serving(t testing.TB) {
 // each engine that nodes can share, with a way to break it.
 type shared struct {
 	name  string
-	block func(node int) string // the storage block
-	crash func(t testing.TB)    // kills the engine's server, or the one that leads, and brings it back
+	block func(node int) string // the storage block; each node has a way of its own to the engine
+	ways  [3]*way
+	crash func(t testing.TB) // kills the engine's server, or the one that leads, and brings it back
 }
 
 func overEngines(t *testing.T, run func(t *testing.T, e shared)) {
@@ -360,18 +363,143 @@ func TestAForeignStoreIsRefused(t *testing.T) {
 	})
 }
 
+// way is how one node reaches the engine: through a proxy for each of its servers.
+type way []*storagetest.Proxy
+
+func (w way) each(do func(*storagetest.Proxy)) {
+	for _, p := range w {
+		do(p)
+	}
+}
+
+// A node that is cut off from the engine accepts no token that was revoked since,
+// says so, and goes on when it is back. Nothing that any node acknowledged is lost.
+func TestPartition(t *testing.T) {
+	overEngines(t, func(t *testing.T, e shared) {
+		c := newCluster(t, 3, e.block, "")
+		lone, others := c.nodes[2], c.nodes[:2]
+		for round, part := range []func(*storagetest.Proxy){(*storagetest.Proxy).Stall, (*storagetest.Proxy).Cut} {
+			path := fmt.Sprintf("secret/data/partition/%d", round)
+			token := others[0].Must(t, 200, "POST", "auth/token/create", newToken).Auth.Token
+			others[0].Must(t, 200, "POST", path, `{"data":{"v":"before"}}`)
+			for range 3 {
+				eventually(t, "the node knows the token and the secret", func() bool { return lone.Do(t, "GET", path, token, "").Status == 200 })
+			}
+			e.ways[2].each(part)
+			begun := time.Now()
+			others[0].Must(t, 204, "POST", "auth/token/revoke", fmt.Sprintf(`{"token":%q}`, token))
+			others[1].Must(t, 200, "POST", path, `{"data":{"v":"after"}}`)
+			revoked := time.Now()
+			for time.Since(revoked) < 3*time.Second {
+				asked := time.Now()
+				a, err := lone.Try("GET", path, token, "")
+				if err == nil && a.Status == 200 && asked.Sub(revoked) > barrier.CacheBound {
+					t.Fatalf("%v after the revocation the token was accepted by the node that could not know of it", asked.Sub(revoked))
+				}
+			}
+			eventually(t, "it says that it cannot reach the storage", func() bool {
+				a, err := lone.Try("GET", "sys/health", "", "")
+				return err == nil && a.Status == 503 && strings.Contains(string(a.Body), `"storage":"unreachable"`)
+			})
+			if a := lone.Do(t, "POST", path, lone.Root, `{"data":{"v":"lost"}}`); a.Status != 503 {
+				t.Errorf("a write on the node that is cut off: %d %s", a.Status, a.Body)
+			}
+			e.ways[2].each((*storagetest.Proxy).Heal)
+			lone.serving(t)
+			eventually(t, "it knows what happened meanwhile", func() bool {
+				return strings.Contains(string(lone.Do(t, "GET", path, lone.Root, "").Body), "after") && lone.Do(t, "GET", path, token, "").Status == 403
+			})
+			t.Logf("apart for %v", time.Since(begun).Round(time.Millisecond))
+		}
+	})
+}
+
+// With stale_reads a node that is cut off goes on answering what it has in memory,
+// and says how old it is.
+func TestStaleReadsOfANode(t *testing.T) {
+	overEngines(t, func(t *testing.T, e shared) {
+		c := newCluster(t, 2, e.block, "stale_reads = \"1m\"\n")
+		lone := c.nodes[1]
+		c.nodes[0].Must(t, 200, "POST", "secret/data/a", `{"data":{"v":"known"}}`)
+		c.nodes[0].Must(t, 200, "POST", "secret/data/b", `{"data":{"v":"never read"}}`)
+		for range 5 {
+			lone.Must(t, 200, "GET", "secret/data/a", "")
+		}
+		e.ways[1].each((*storagetest.Proxy).Stall)
+		eventually(t, "a read is answered, marked as stale", func() bool {
+			a := lone.Do(t, "GET", "secret/data/a", lone.Root, "")
+			return a.Status == 200 && a.Header.Get("X-Coffer-Stale") != "" && strings.Contains(string(a.Body), "known") && strings.Contains(string(a.Body), "stale: ")
+		})
+		if a := lone.Do(t, "GET", "secret/data/b", lone.Root, ""); a.Status != 503 {
+			t.Errorf("a read of what is not in memory: %d %s", a.Status, a.Body)
+		}
+		if a := lone.Do(t, "GET", "sys/health", "", ""); a.Status != 473 {
+			t.Errorf("health: %d %s", a.Status, a.Body)
+		}
+		slowest := time.Duration(0)
+		for range 50 {
+			begun := time.Now()
+			lone.Must(t, 200, "GET", "secret/data/a", "")
+			slowest = max(slowest, time.Since(begun))
+		}
+		if slowest > 2*time.Second {
+			t.Errorf("a stale read took %v", slowest)
+		}
+		e.ways[1].each((*storagetest.Proxy).Heal)
+		eventually(t, "answers are fresh again", func() bool {
+			a := lone.Do(t, "GET", "secret/data/a", lone.Root, "")
+			return a.Status == 200 && a.Header.Get("X-Coffer-Stale") == ""
+		})
+		stale := 0
+		lone.stop(t)
+		for entry, err := range audit.Read(t.Context(), lone.data("audit"), audit.ReadOptions{}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if entry.StaleMS > 0 {
+				stale++
+			}
+		}
+		if stale < 50 {
+			t.Errorf("%d entries of the audit log are marked as stale", stale)
+		}
+	})
+}
+
+// A slow engine makes requests slow, and wrong nowhere.
+func TestSlowEngine(t *testing.T) {
+	overEngines(t, func(t *testing.T, e shared) {
+		c := newCluster(t, 2, e.block, "")
+		e.ways[0].each(func(p *storagetest.Proxy) { p.Delay(100 * time.Millisecond) })
+		for n := range 5 {
+			want := fmt.Sprintf(`"v":"%d"`, n)
+			c.nodes[0].Must(t, 200, "POST", "secret/data/slow", "{\"data\":{"+want+"}}")
+			for i, p := range c.nodes {
+				eventually(t, fmt.Sprintf("node %d has it", i), func() bool {
+					return strings.Contains(string(p.Do(t, "GET", "secret/data/slow", p.Root, "").Body), want)
+				})
+			}
+			if a := c.nodes[0].Do(t, "GET", "sys/health", "", ""); a.Status != 200 {
+				t.Errorf("health: %d %s", a.Status, a.Body)
+			}
+		}
+	})
+}
+
 // onPostgres is a PostgreSQL server of the test's own.
 func onPostgres(t testing.TB) shared {
 	server := postgrestest.Start(t)
-	database := server.Database(t)
-	return shared{
-		name: "postgres",
-		block: func(int) string {
-			return fmt.Sprintf("storage \"postgres\" {\n  connection_url = %q\n}\n", database)
-		},
-		crash: func(t testing.TB) {
-			server.Kill(t)
-			server.Restart(t)
-		},
+	database, e := fmt.Sprintf("app_%d", rand.Int32()), shared{name: "postgres"}
+	server.Exec(t, "postgres", "CREATE DATABASE "+database)
+	for i := range e.ways {
+		e.ways[i] = &way{storagetest.NewProxy(t, "127.0.0.1:"+strconv.Itoa(server.Port))}
 	}
+	e.block = func(node int) string {
+		return fmt.Sprintf("storage \"postgres\" {\n  connection_url = %q\n}\n", server.URLAt((*e.ways[node])[0].Addr(), database))
+	}
+	e.crash = func(t testing.TB) {
+		server.Kill(t)
+		server.Restart(t)
+	}
+	return e
 }

@@ -13,7 +13,6 @@ import (
 	"github.com/cofferhq/coffer/internal/fault"
 	"github.com/cofferhq/coffer/internal/metrics"
 	"github.com/cofferhq/coffer/internal/route"
-	"github.com/cofferhq/coffer/internal/storage"
 	"github.com/cofferhq/coffer/internal/storage/pebble"
 	"github.com/cofferhq/coffer/internal/sys"
 )
@@ -36,9 +35,7 @@ func (s *Server) systemOptions() sys.Options {
 func (s *Server) storageState(ctx context.Context) sys.Storage {
 	ctx, cancel := context.WithTimeout(ctx, barrier.CacheBound)
 	defer cancel()
-	err := s.barrier.Current(ctx, func(ctx context.Context) error {
-		return s.engine.View(ctx, func(r storage.Reader) error { _ = r.Revision(); return nil })
-	})
+	err := s.barrier.Reached(ctx)
 	behind := s.barrier.Behind()
 	return sys.Storage{Reached: err == nil, Behind: behind, Serving: err == nil || behind < s.cfg.StaleReads}
 }

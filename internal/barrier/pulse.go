@@ -59,6 +59,20 @@ func (b *Barrier) Behind() time.Duration {
 	return time.Duration(b.pulse.now() - b.pulse.right.Load())
 }
 
+// Fresh reports whether what this node holds in memory was right less than
+// CacheBound ago.
+func (b *Barrier) Fresh() bool { return b.pulse.fresh() }
+
+// Reached returns nil while the watch is fresh, and otherwise what the engine says
+// when it is asked.
+func (b *Barrier) Reached(ctx context.Context) error {
+	if b.pulse.fresh() {
+		return nil
+	}
+	_, err := b.mark(ctx)
+	return err
+}
+
 // Stale allows answers from memory while the engine is away, and says how old
 // they were.
 type Stale struct {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/cofferhq/coffer/internal/audit"
 	"github.com/cofferhq/coffer/internal/barrier"
+	"github.com/cofferhq/coffer/internal/engine"
 	"github.com/cofferhq/coffer/internal/fault"
 	"github.com/cofferhq/coffer/internal/mount"
 	"github.com/cofferhq/coffer/internal/policy"
@@ -199,10 +200,15 @@ func (g *Gateway) find(ctx context.Context, t *turn) error {
 			return errSealed()
 		}
 		t.below, t.state, table = below, g.Sys, g.SysTable
-	} else if err := t.services.Mounts.Current(ctx); err != nil {
-		return err
 	} else {
 		t.mount, t.below = t.services.Mounts.Find(t.Path)
+		// Coffer's own mounts stay; any other may have changed elsewhere.
+		if !t.services.Mounts.Fresh() && (t.mount == nil || t.mount.Spec.Class != engine.System) {
+			if err := t.services.Mounts.Current(ctx); err != nil {
+				return err
+			}
+			t.mount, t.below = t.services.Mounts.Find(t.Path)
+		}
 		if t.mount == nil {
 			t.missing = fault.New(fault.NotFound, "no handler for route %q. route entry not found.", t.Path)
 			return nil

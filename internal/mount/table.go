@@ -86,6 +86,10 @@ func (t *Table) Run(ctx context.Context) error {
 	return ctx.Err()
 }
 
+// Fresh reports whether the table is known to be no older than other nodes'
+// changes may be.
+func (t *Table) Fresh() bool { return t.Barrier.Fresh() }
+
 // Current makes sure that the table is no older than other nodes' changes may
 // be: it reads the table anew when the node is behind its watch.
 func (t *Table) Current(ctx context.Context) error { return t.Barrier.Current(ctx, t.load) }
