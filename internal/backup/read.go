@@ -93,7 +93,8 @@ func (a *Archive) took(b []byte) {
 
 // read reads exactly len(b) bytes.
 func (a *Archive) read(b []byte) error {
-	if _, err := io.ReadFull(a.in, b); err != nil {
+	if n, err := io.ReadFull(a.in, b); err != nil {
+		a.sum.Bytes += uint64(n)
 		return a.failed(err)
 	}
 	a.took(b)

@@ -95,7 +95,7 @@ func (s *Scheduler) Run(ctx context.Context) error {
 			return ctx.Err()
 		case <-time.After(time.Until(next)):
 		}
-		mine, err := s.Turn(ctx, next, s.once)
+		mine, err := s.Turn(ctx, next, s.Make)
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
@@ -145,8 +145,9 @@ func (s *Scheduler) failed(ctx context.Context, err error, failures int) {
 	}
 }
 
-// once makes one backup, proves it, and removes what need not be kept.
-func (s *Scheduler) once(ctx context.Context) error {
+// Make makes one backup, proves it, and removes what need not be kept. Run calls
+// it when one is due; whoever decides that otherwise calls it in place of Run.
+func (s *Scheduler) Make(ctx context.Context) error {
 	begun := time.Now()
 	if err := os.MkdirAll(s.Plan.Directory, 0o700); err != nil {
 		return err
