@@ -114,6 +114,7 @@ func (s *Server) sources() metrics.Sources {
 		Storage: s.storageFigures,
 		Backup:  s.backupFigures,
 		Caches:  s.cacheFigures,
+		Jobs:    s.jobFigures,
 		Cluster: s.clusterFigures,
 		Audit: func() metrics.Audit {
 			st := s.audit.Stats()

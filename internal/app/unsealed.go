@@ -101,8 +101,11 @@ func (s *Server) unseal(ctx context.Context) (err error) {
 		return err
 	}
 	r.follow(s.barrier, auditRows+auditstore.DevicePrefix, r.Devices.Reconcile)
+	if err := s.openJobs(r); err != nil {
+		return err
+	}
 	background := map[string]func(context.Context) error{
-		"tokens": r.Tokens.Run, "mounts": r.Mounts.Run, "audit checkpoints": r.Devices.Run,
+		"tokens": r.Tokens.Run, "mounts": r.Mounts.Run, "audit checkpoints": r.Devices.Run, "jobs": r.Jobs.Run,
 	}
 	if s.shared() {
 		background["membership"] = s.member(r.Members)

@@ -117,6 +117,10 @@ func (w *Workers) mono() time.Duration { return time.Since(w.epoch) }
 // Run does jobs until ctx ends, and gives back then what this node holds. It
 // returns nil: what fails is logged and tried again. It is called once.
 func (w *Workers) Run(ctx context.Context) error {
+	if len(w.queues) == 0 {
+		<-ctx.Done()
+		return nil
+	}
 	alive, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
 	var beating, working sync.WaitGroup

@@ -14,6 +14,7 @@ type Sources struct {
 	Storage    func() Storage         // figures of the storage engine
 	Cluster    func() (Cluster, bool) // false while sealed
 	Caches     func() []Cache         // each cache by name
+	Jobs       func() []Jobs          // each kind of work that time drives
 	Audit      func() Audit           // figures of the audit log
 	Backup     func() Backup          // figures of the scheduled backups
 	CertExpiry func() (at time.Time)  // of the listener's TLS certificate; zero when there is none
@@ -41,6 +42,15 @@ type Audit struct {
 	Entries    uint64
 	Syncs      Times     // fsyncs, which entries share
 	Checkpoint time.Time // of the last signed checkpoint; zero when there is none yet
+}
+
+// Jobs are the figures of one kind of work that time drives, on this node. Its
+// name is one of a few fixed words.
+type Jobs struct {
+	Kind               string
+	Claims, Due        int           // shards held; jobs found due, at most a batch for each shard
+	Lag                time.Duration // since the first of them was due
+	Done, Failed, Lost uint64        // jobs, tries, and claims that passed to another node
 }
 
 // Backup is how the scheduled backups of this node stand.
@@ -100,6 +110,13 @@ var (
 	behind     = desc("storage_behind_seconds", "How old at most what this node answers from memory is; beyond one second it asks the storage.")
 	clockAhead = desc("cluster_clock_ahead_seconds", "How far this node's clock is ahead of the others'.")
 
+	jobClaims = desc("job_claims", "Shards of a kind of timed work that this node holds.", "kind")
+	jobsDue   = desc("jobs_due", "Timed jobs found due when last looked, at most a batch for each shard.", "kind")
+	jobLag    = desc("job_lag_seconds", "How long the first timed job that is due has been so.", "kind")
+	jobsDone  = desc("jobs_done_total", "Timed jobs that this node finished.", "kind")
+	jobFailed = desc("job_failures_total", "Tries of timed jobs that failed on this node.", "kind")
+	jobLost   = desc("job_claims_lost_total", "Shards that passed to another node without being given back.", "kind")
+
 	cacheHits    = desc("cache_hits_total", "Lookups that a cache answered.", "cache")
 	cacheMisses  = desc("cache_misses_total", "Lookups that a cache could not answer.", "cache")
 	cacheEntries = desc("cache_entries", "Entries in a cache.", "cache")
@@ -126,7 +143,7 @@ type pulled struct{ sources Sources }
 // Describe sends the descriptions of all that Collect may send.
 func (p *pulled) Describe(to chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{buildInfo, initialized, unsealed, vaultUnsealed, vaultActive, commits, syncs, size, liveNodes, behind, clockAhead,
-		cacheHits, cacheMisses, cacheEntries, checkpointAge, auditEntries, auditSyncs, certExpiry,
+		jobClaims, jobsDue, jobLag, jobsDone, jobFailed, jobLost, cacheHits, cacheMisses, cacheEntries, checkpointAge, auditEntries, auditSyncs, certExpiry,
 		backupLast, backupSize, backupTook, backupFailures} {
 		to <- d
 	}
@@ -157,6 +174,16 @@ func (p *pulled) Collect(to chan<- prometheus.Metric) {
 			send(liveNodes, gauge, float64(c.Live))
 			send(behind, gauge, c.Behind.Seconds())
 			send(clockAhead, gauge, c.ClockAhead.Seconds())
+		}
+	}
+	if p.sources.Jobs != nil {
+		for _, j := range p.sources.Jobs() {
+			send(jobClaims, gauge, float64(j.Claims), j.Kind)
+			send(jobsDue, gauge, float64(j.Due), j.Kind)
+			send(jobLag, gauge, j.Lag.Seconds(), j.Kind)
+			send(jobsDone, counter, float64(j.Done), j.Kind)
+			send(jobFailed, counter, float64(j.Failed), j.Kind)
+			send(jobLost, counter, float64(j.Lost), j.Kind)
 		}
 	}
 	if p.sources.Caches != nil {

@@ -12,6 +12,7 @@ import (
 	"github.com/cofferhq/coffer/internal/audit/auditstore"
 	"github.com/cofferhq/coffer/internal/backup"
 	"github.com/cofferhq/coffer/internal/engine"
+	"github.com/cofferhq/coffer/internal/job"
 	"github.com/cofferhq/coffer/internal/member"
 	"github.com/cofferhq/coffer/internal/mount"
 	"github.com/cofferhq/coffer/internal/node"
@@ -27,6 +28,7 @@ type Unsealed struct {
 	Policies *policystore.Store
 	Devices  *auditstore.Store
 	Members  *member.Members
+	Jobs     *job.Workers
 }
 
 // Options are what the routes ask.
