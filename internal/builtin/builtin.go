@@ -14,12 +14,13 @@ import (
 	"github.com/cofferhq/coffer/internal/seal/pkcs11"
 	"github.com/cofferhq/coffer/internal/seal/shamir"
 	"github.com/cofferhq/coffer/internal/storage"
+	"github.com/cofferhq/coffer/internal/storage/etcd"
 	"github.com/cofferhq/coffer/internal/storage/pebble"
 	"github.com/cofferhq/coffer/internal/storage/postgres"
 )
 
 // Storage lists the storage engines; the first is the default.
-var Storage = []storage.Kind{pebble.Kind, postgres.Kind}
+var Storage = []storage.Kind{pebble.Kind, etcd.Kind, postgres.Kind}
 
 // StorageKind returns the kind of a name, nil when there is none.
 func StorageKind(name string) *storage.Kind {

@@ -1,6 +1,6 @@
 // Package history keeps the newest commits of a storage engine in memory and
-// tells them to watchers. It is for engines that live in one process; engines
-// whose server already keeps a history (etcd) have no use for it.
+// tells them to watchers: a Log for engines that live in one process, a Feed for
+// those that read the commits of all nodes from a server.
 package history
 
 import (
@@ -127,6 +127,14 @@ func (l *Log) Watch(ctx context.Context, prefix string, from storage.Revision, f
 		case <-tick.C:
 		}
 	}
+}
+
+// next returns the newest commit and a channel that is closed when there is
+// another.
+func (l *Log) next() (storage.Revision, <-chan struct{}, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.last, l.changed, l.err
 }
 
 // pageSize bounds what one watcher keeps alive beyond the log's own bounds.

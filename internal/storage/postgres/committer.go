@@ -160,7 +160,7 @@ func (c *committer) try(w *work, batch []*update, look bool, deadline time.Time)
 	defer cancel()
 	if !look {
 		for _, u := range batch {
-			if !c.known.holds(&u.reads, u.at) || u.reads.meets(&w.over) {
+			if !c.known.holds(&u.reads, u.at) || u.reads.Meets(&w.over) {
 				return errMoved // it must run again, under the lock
 			}
 			w.accept(u, u.writes, u.bytes)

@@ -58,6 +58,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/cofferhq/coffer/internal/storage"
+	"github.com/cofferhq/coffer/internal/storage/overlay"
 )
 
 // Engine is a storage.Engine in a PostgreSQL database.
@@ -124,11 +125,11 @@ func (e *Engine) View(ctx context.Context, fn func(storage.Reader) error) error 
 	inner, cancel := e.bound(ctx)
 	s := &snapshot{e: e, caller: ctx, ctx: inner, cancel: cancel}
 	defer s.end()
-	r := &reader{src: s}
-	defer r.end()
+	r := overlay.NewReader(s)
+	defer r.End()
 	err := fn(r)
 	if err == nil {
-		err = r.failed
+		err = r.Failed()
 	}
 	return err
 }
@@ -152,7 +153,7 @@ func (e *Engine) Close() error {
 	e.closed = true
 	e.mu.Unlock()
 	e.stop()
-	e.feed.close()
+	e.feed.Close()
 	e.calls.Wait()
 	e.tasks.Wait()
 	e.pool.Close()

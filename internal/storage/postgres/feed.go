@@ -3,7 +3,6 @@ package postgres
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"time"
 
@@ -11,6 +10,7 @@ import (
 
 	"github.com/cofferhq/coffer/internal/storage"
 	"github.com/cofferhq/coffer/internal/storage/history"
+	"github.com/cofferhq/coffer/internal/storage/overlay"
 )
 
 const (
@@ -21,26 +21,23 @@ const (
 	pageBytes = 8 << 20
 )
 
-// What a watch may fall behind by without asking the database.
-const (
-	historyCommits = 16384
-	historyBytes   = 16 << 20
-)
-
 // feed reads the changes of all nodes once, for all Watches of this one.
 type feed struct {
+	*history.Feed
 	e    *Engine
 	wake chan struct{} // holds one token when there may be something to read
 
-	mu    sync.Mutex
-	log   *history.Log // replaced when the history is
-	at    point        // newest commit in log
-	heard time.Time    // when the last look began that found nothing newer than log
-	ended bool
+	mu sync.Mutex
+	at point // newest commit in the history
 }
 
 func newFeed(e *Engine, head point) *feed {
-	return &feed{e: e, wake: make(chan struct{}, 1), at: head, log: history.New(head.rev, historyCommits, historyBytes)}
+	f := &feed{e: e, wake: make(chan struct{}, 1), at: head}
+	f.Feed = history.NewFeed(head.rev, e.o.RequestTimeout, func(ctx context.Context) (head storage.Revision, err error) {
+		err = e.View(ctx, func(r storage.Reader) error { head = r.Revision(); return nil })
+		return head, err
+	})
+	return f
 }
 
 // offer appends what this node has committed, if nothing is missing before it.
@@ -52,7 +49,7 @@ func (f *feed) offer(base, end point, commits []storage.Commit) {
 		return
 	}
 	for _, c := range commits {
-		f.log.Append(c)
+		f.Append(c)
 	}
 	f.at = end
 }
@@ -64,24 +61,10 @@ func (f *feed) nudge() {
 	}
 }
 
-func (f *feed) close() {
+func (f *feed) reached() point {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.ended = true
-	f.log.Close(storage.ErrClosed)
-}
-
-func (f *feed) now() (point, *history.Log) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.at, f.log
-}
-
-// fresh says whether the database was looked at not long ago.
-func (f *feed) fresh() bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return time.Since(f.heard) < storage.ProgressInterval
+	return f.at
 }
 
 // run follows the database until the engine is closed.
@@ -156,7 +139,7 @@ func (f *feed) sleep(conn *pgx.Conn) error {
 func (f *feed) poll(conn *pgx.Conn) (more bool, err error) {
 	ctx, cancel := context.WithTimeout(f.e.ctx, f.e.o.RequestTimeout/2)
 	defer cancel()
-	at, _ := f.now()
+	at := f.reached()
 	began := time.Now()
 	p, err := f.e.page(ctx, conn, at.rev)
 	if err != nil {
@@ -164,20 +147,18 @@ func (f *feed) poll(conn *pgx.Conn) (more bool, err error) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.ended {
-		return false, storage.ErrClosed
-	}
 	if p.start != at.batch || p.head.rev < at.rev {
 		if f.at != at {
 			return true, nil // this node committed meanwhile: look again
 		}
-		f.restart(p.head)
+		f.Restart(p.head.rev)
+		f.at = p.head
 		f.e.log.Warn("the store's history does not go on where it was left: caches start again", "revision", uint64(at.rev), "now", uint64(p.head.rev))
 		return false, nil
 	}
 	for _, c := range p.commits {
 		if c.Revision > f.at.rev {
-			f.log.Append(c)
+			f.Append(c)
 		}
 	}
 	if p.end.rev > f.at.rev {
@@ -186,14 +167,8 @@ func (f *feed) poll(conn *pgx.Conn) (more bool, err error) {
 	if f.at.rev < p.head.rev {
 		return true, nil
 	}
-	f.heard = began
+	f.Heard(began)
 	return false, nil
-}
-
-// restart begins a new history at the head, and ends every Watch of the old.
-func (f *feed) restart(head point) {
-	f.log.Close(storage.ErrHistoryGone)
-	f.log, f.at = history.New(head.rev, historyCommits, historyBytes), head
 }
 
 // commitPage is a piece of the history, read in one snapshot.
@@ -255,25 +230,11 @@ func (p *commitPage) add(row pgx.Rows) error {
 	return nil
 }
 
-// watch implements Engine.Watch: from the database what is too old for the log,
-// then from the log.
+// watch implements Engine.Watch: from the database what is too old for the feed,
+// then from the feed.
 func (f *feed) watch(ctx context.Context, prefix string, from storage.Revision, fn func(storage.Commit) error) error {
 	for {
-		_, log := f.now()
-		if from > log.Last() {
-			if err := f.reach(ctx, from); err != nil {
-				return err
-			}
-			_, log = f.now()
-		}
-		told := false
-		err := log.Watch(ctx, prefix, from, func(c storage.Commit) error {
-			told = true
-			if len(c.Changes) == 0 && !f.fresh() {
-				return nil // nobody knows whether there is something newer
-			}
-			return fn(c)
-		})
+		told, err := f.Watch(ctx, prefix, from, fn)
 		if told || !errors.Is(err, storage.ErrHistoryGone) {
 			return err
 		}
@@ -281,34 +242,6 @@ func (f *feed) watch(ctx context.Context, prefix string, from storage.Revision, 
 			return err
 		}
 	}
-}
-
-// reach waits until the log has got to a revision that the database is said to
-// have.
-func (f *feed) reach(ctx context.Context, rev storage.Revision) error {
-	var head storage.Revision
-	err := f.e.View(ctx, func(r storage.Reader) error { head = r.Revision(); return nil })
-	if err != nil {
-		return err
-	}
-	if rev > head {
-		return storage.ErrHistoryGone // told by another history, such as one that a restore replaced
-	}
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	late := time.After(f.e.o.RequestTimeout)
-	for at, _ := f.now(); at.rev < rev; at, _ = f.now() {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-f.e.ctx.Done():
-			return storage.ErrClosed
-		case <-late:
-			return fmt.Errorf("%w: PostgreSQL: the change feed has not got to revision %d", storage.ErrUnavailable, rev)
-		case <-tick.C:
-		}
-	}
-	return nil
 }
 
 // backfill tells a page of commits after from and returns how far it went.
@@ -324,7 +257,7 @@ func (f *feed) backfill(ctx context.Context, prefix string, from storage.Revisio
 		if err := ctx.Err(); err != nil {
 			return 0, err
 		}
-		c.Changes = below(c.Changes, prefix)
+		c.Changes = overlay.Below(c.Changes, prefix)
 		if len(c.Changes) == 0 {
 			continue
 		}
@@ -348,9 +281,4 @@ func (e *Engine) oldPage(caller context.Context, after storage.Revision) (commit
 	defer e.release(conn)
 	p, err := e.page(ctx, conn.Conn(), after)
 	return p, e.explain(caller, err)
-}
-
-// below returns the changes, in key order, whose keys start with prefix.
-func below(changes []storage.Change, prefix string) []storage.Change {
-	return within(changes, prefix, endOf(prefix))
 }

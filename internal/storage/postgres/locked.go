@@ -7,9 +7,10 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/cofferhq/coffer/internal/storage"
+	"github.com/cofferhq/coffer/internal/storage/overlay"
 )
 
-// lockedRows is the source under the lock: the committed rows, which nobody can
+// lockedRows is the overlay.Source under the lock: the committed rows, which nobody can
 // change now.
 type lockedRows struct {
 	c      *committer
@@ -23,7 +24,7 @@ type lockedRows struct {
 func (r *lockedRows) prefetch(us []*update) error {
 	var keys [][]byte
 	for _, u := range us {
-		for key := range u.reads.keys {
+		for key := range u.reads.Keys {
 			if _, known := r.cache[key]; !known && len(keys) < maxCommitUpdates {
 				r.cache[key] = nil
 				keys = append(keys, []byte(key))
@@ -53,11 +54,11 @@ func (r *lockedRows) read(sql string, args []any, each func(pgx.Rows) error) err
 	return err
 }
 
-func (r *lockedRows) at() (storage.Revision, error) {
+func (r *lockedRows) At() (storage.Revision, error) {
 	return r.w.base.rev + storage.Revision(len(r.w.accepted)), nil
 }
 
-func (r *lockedRows) get(key string) (value []byte, found bool, err error) {
+func (r *lockedRows) Get(key string) (value []byte, found bool, err error) {
 	value, known := r.cache[key]
 	if !known {
 		err = r.read(r.c.e.sql.get, []any{[]byte(key)}, func(row pgx.Rows) error { return row.Scan(&value) })
@@ -69,11 +70,11 @@ func (r *lockedRows) get(key string) (value []byte, found bool, err error) {
 	return append([]byte{}, value...), value != nil, nil
 }
 
-func (r *lockedRows) scan(from, to string, limit int) ([]storage.Entry, error) {
+func (r *lockedRows) Scan(from, to string, limit int) ([]storage.Entry, error) {
 	return scanWith(r.read, r.c.e.sql, from, to, limit)
 }
 
-func (r *lockedRows) names(prefix, from, to string, limit int) ([]string, error) {
+func (r *lockedRows) Names(prefix, from, to string, limit int) ([]string, error) {
 	return namesWith(r.read, r.c.e.sql, prefix, from, to, limit)
 }
 
@@ -81,7 +82,7 @@ func (r *lockedRows) names(prefix, from, to string, limit int) ([]string, error)
 // on.
 type turn struct {
 	mu    sync.Mutex
-	src   source
+	src   overlay.Source
 	ended bool
 }
 
@@ -97,27 +98,27 @@ func (t *turn) during(fn func() error) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.ended {
-		return errOutside
+		return overlay.ErrOutside
 	}
 	return fn()
 }
 
-func (t *turn) at() (rev storage.Revision, err error) {
-	err = t.during(func() (err error) { rev, err = t.src.at(); return err })
+func (t *turn) At() (rev storage.Revision, err error) {
+	err = t.during(func() (err error) { rev, err = t.src.At(); return err })
 	return rev, err
 }
 
-func (t *turn) get(key string) (value []byte, found bool, err error) {
-	err = t.during(func() (err error) { value, found, err = t.src.get(key); return err })
+func (t *turn) Get(key string) (value []byte, found bool, err error) {
+	err = t.during(func() (err error) { value, found, err = t.src.Get(key); return err })
 	return value, found, err
 }
 
-func (t *turn) scan(from, to string, limit int) (entries []storage.Entry, err error) {
-	err = t.during(func() (err error) { entries, err = t.src.scan(from, to, limit); return err })
+func (t *turn) Scan(from, to string, limit int) (entries []storage.Entry, err error) {
+	err = t.during(func() (err error) { entries, err = t.src.Scan(from, to, limit); return err })
 	return entries, err
 }
 
-func (t *turn) names(prefix, from, to string, limit int) (keys []string, err error) {
-	err = t.during(func() (err error) { keys, err = t.src.names(prefix, from, to, limit); return err })
+func (t *turn) Names(prefix, from, to string, limit int) (keys []string, err error) {
+	err = t.during(func() (err error) { keys, err = t.src.Names(prefix, from, to, limit); return err })
 	return keys, err
 }

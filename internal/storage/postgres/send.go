@@ -53,7 +53,7 @@ func (c *committer) compose(w *work, begin bool) *pgx.Batch {
 		}
 	}
 	var putKeys, putValues, deleted [][]byte
-	for _, ch := range w.over.sorted() {
+	for _, ch := range w.over.Sorted() {
 		if ch.Deleted {
 			deleted = append(deleted, []byte(ch.Key))
 		} else {

@@ -19,19 +19,7 @@ type point struct {
 	batch string
 }
 
-// source reads rows as they are at one moment.
-type source interface {
-	at() (storage.Revision, error)
-	get(key string) (value []byte, found bool, err error)
-	// scan returns up to limit entries with from <= key < to, in order. An empty
-	// to is no bound.
-	scan(from, to string, limit int) ([]storage.Entry, error)
-	// names returns the first key of each name below prefix, in order, that has
-	// from <= key < to, up to limit of them.
-	names(prefix, from, to string, limit int) ([]string, error)
-}
-
-// snapshot is a source that reads through a transaction of its own, begun with
+// snapshot is an overlay.Source that reads through a transaction of its own, begun with
 // the first read, in the same packet.
 type snapshot struct {
 	e      *Engine
@@ -43,7 +31,7 @@ type snapshot struct {
 	point point
 }
 
-func (s *snapshot) at() (storage.Revision, error) {
+func (s *snapshot) At() (storage.Revision, error) {
 	if err := s.usable(); err != nil {
 		return 0, err
 	}
@@ -62,7 +50,7 @@ func (s *snapshot) usable() error {
 	return s.caller.Err()
 }
 
-func (s *snapshot) get(key string) (value []byte, found bool, err error) {
+func (s *snapshot) Get(key string) (value []byte, found bool, err error) {
 	err = s.read(s.e.sql.get, []any{[]byte(key)}, func(row pgx.Rows) error {
 		found = true
 		return row.Scan(&value)
@@ -70,11 +58,11 @@ func (s *snapshot) get(key string) (value []byte, found bool, err error) {
 	return value, found, err
 }
 
-func (s *snapshot) scan(from, to string, limit int) ([]storage.Entry, error) {
+func (s *snapshot) Scan(from, to string, limit int) ([]storage.Entry, error) {
 	return scanWith(s.read, s.e.sql, from, to, limit)
 }
 
-func (s *snapshot) names(prefix, from, to string, limit int) ([]string, error) {
+func (s *snapshot) Names(prefix, from, to string, limit int) ([]string, error) {
 	return namesWith(s.read, s.e.sql, prefix, from, to, limit)
 }
 

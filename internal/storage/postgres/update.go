@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/cofferhq/coffer/internal/storage"
+	"github.com/cofferhq/coffer/internal/storage/overlay"
 )
 
 // Update implements storage.Engine.
@@ -17,7 +18,7 @@ func (e *Engine) Update(ctx context.Context, fn func(storage.Txn) error) (storag
 	defer e.calls.Done()
 	u := &update{
 		ctx: ctx, fn: fn,
-		run: make(chan *txn, 1), ran: make(chan error, 1), done: make(chan outcome, 1),
+		run: make(chan *overlay.Txn, 1), ran: make(chan error, 1), done: make(chan outcome, 1),
 	}
 	rev, err := u.prepare(e)
 	if err != nil || len(u.writes) == 0 {
@@ -32,13 +33,13 @@ type update struct {
 	fn  func(storage.Txn) error
 
 	at     point // of the snapshot, where anything was read
-	reads  reads
+	reads  overlay.Reads
 	writes []storage.Change
 	bytes  int
 
-	run  chan *txn    // the committer asks to run fn once more, on this
-	ran  chan error   // the answer to run
-	done chan outcome // how it ended
+	run  chan *overlay.Txn // the committer asks to run fn once more, on this
+	ran  chan error        // the answer to run
+	done chan outcome      // how it ended
 
 	taken     bool // by the committer; guarded by its mutex
 	abandoned bool // run again, and did not return in time; owned by the committer
@@ -72,40 +73,26 @@ func (u *update) tryPrepare(e *Engine) (storage.Revision, error) {
 	inner, cancel := e.bound(u.ctx)
 	s := &snapshot{e: e, caller: u.ctx, ctx: inner, cancel: cancel}
 	defer s.end()
-	t := &txn{reader: reader{src: s}}
-	defer t.end()
+	t := overlay.NewTxn(s)
+	defer t.End()
 	err := u.fn(t)
-	if s.conn != nil && errors.Is(t.failed, storage.ErrUnavailable) {
-		return 0, fmt.Errorf("%w: %w", errBroken, t.failed)
+	if s.conn != nil && errors.Is(t.Failed(), storage.ErrUnavailable) {
+		return 0, fmt.Errorf("%w: %w", errBroken, t.Failed())
 	}
-	if err = t.verdict(err, u.ctx); err != nil {
+	if err = t.Verdict(u.ctx, err); err != nil {
 		return 0, err
 	}
-	if t.writes.Len() == 0 {
-		return s.at()
+	if t.Writes.Len() == 0 {
+		return s.At()
 	}
-	u.at, u.reads, u.writes, u.bytes = s.point, t.reads, t.writes.Changes(), t.writes.Bytes()
+	u.at, u.reads, u.writes, u.bytes = s.point, t.Reads, t.Writes.Changes(), t.Writes.Bytes()
 	return 0, nil
-}
-
-// verdict returns the error that a transaction ends with whose function
-// returned err.
-func (t *txn) verdict(err error, ctx context.Context) error {
-	switch {
-	case err != nil:
-		return err
-	case t.failed != nil:
-		return t.failed
-	case t.writes.Err() != nil:
-		return t.writes.Err()
-	}
-	return ctx.Err()
 }
 
 var errPanicked = errors.New("the function of an Update panicked")
 
 // again runs the function on t, for the committer.
-func (u *update) again(t *txn) {
+func (u *update) again(t *overlay.Txn) {
 	err := errPanicked
 	defer func() { u.ran <- err }()
 	err = u.fn(t)

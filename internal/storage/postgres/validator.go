@@ -4,6 +4,7 @@ import (
 	"sort"
 
 	"github.com/cofferhq/coffer/internal/storage"
+	"github.com/cofferhq/coffer/internal/storage/overlay"
 )
 
 // maxKnown bounds how many changed keys a validator remembers, and how many it
@@ -78,24 +79,24 @@ func (v *validator) after(rev storage.Revision) int {
 
 // holds says whether what was read at p is still what a reader would find at
 // the head.
-func (v *validator) holds(r *reads, p point) bool {
-	if r.none() {
+func (v *validator) holds(r *overlay.Reads, p point) bool {
+	if r.None() {
 		return true
 	}
 	if batch, ok := v.chain[p.rev]; !ok || batch != p.batch {
 		return false
 	}
-	for key := range r.keys {
+	for key := range r.Keys {
 		if v.last[key] > p.rev {
 			return false
 		}
 	}
-	if len(r.ranges) == 0 {
+	if len(r.Ranges) == 0 {
 		return true
 	}
 	for _, c := range v.keys[v.after(p.rev):] {
-		for _, s := range r.ranges {
-			if s.holds(c.key) {
+		for _, s := range r.Ranges {
+			if s.Holds(c.key) {
 				return false
 			}
 		}

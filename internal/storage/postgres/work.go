@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/cofferhq/coffer/internal/storage"
+	"github.com/cofferhq/coffer/internal/storage/overlay"
 )
 
 const beginCommit = `BEGIN ISOLATION LEVEL READ COMMITTED`
@@ -16,7 +17,7 @@ const beginCommit = `BEGIN ISOLATION LEVEL READ COMMITTED`
 type work struct {
 	base, end point // the head before and after it
 	accepted  []accepted
-	over      overlay
+	over      overlay.Changes
 	bytes     int       // of changes, as the history counts them
 	answered  []answer  // Updates that ended without writing anything
 	left      []*update // for a later commit
@@ -41,7 +42,7 @@ const changeOverhead = 64
 
 func (w *work) accept(u *update, changes []storage.Change, bytes int) {
 	w.accepted = append(w.accepted, accepted{u: u, changes: changes})
-	w.over.add(changes)
+	w.over.Add(changes)
 	w.bytes += bytes + changeOverhead*len(changes)
 }
 
@@ -160,7 +161,7 @@ func (c *committer) learn(head point, chain []point, keys []changed) {
 func (c *committer) fill(ctx context.Context, w *work, batch []*update) error {
 	var conflicts []*update
 	for _, u := range batch {
-		if c.known.holds(&u.reads, u.at) && !u.reads.meets(&w.over) {
+		if c.known.holds(&u.reads, u.at) && !u.reads.Meets(&w.over) {
 			w.accept(u, u.writes, u.bytes)
 		} else {
 			conflicts = append(conflicts, u)
@@ -198,8 +199,8 @@ func (c *committer) runAgain(w *work, rows *lockedRows, u *update) error {
 	if u.abandoned {
 		return c.abandon(w, u)
 	}
-	own := &turn{src: layered(rows, &w.over)}
-	t := &txn{reader: reader{src: own}}
+	own := &turn{src: overlay.Over(rows, &w.over)}
+	t := overlay.NewTxn(own)
 	u.run <- t
 	limit := time.NewTimer(c.e.mostUnderLock())
 	defer limit.Stop()
@@ -207,25 +208,25 @@ func (c *committer) runAgain(w *work, rows *lockedRows, u *update) error {
 	select {
 	case err = <-u.ran:
 	case <-limit.C:
-		t.end()
+		t.End()
 		own.over()
 		// The function goes on, on a reader that answers nothing any more.
 		u.abandoned = true
 		return c.abandon(w, u)
 	}
-	t.end()
+	t.End()
 	own.over()
-	if t.failed != nil && rows.failed != nil {
+	if t.Failed() != nil && rows.failed != nil {
 		return rows.failed
 	}
-	err = t.verdict(err, u.ctx)
+	err = t.Verdict(u.ctx, err)
 	switch {
 	case err != nil:
 		end(outcome{err: err})
-	case t.writes.Len() == 0:
+	case t.Writes.Len() == 0:
 		end(outcome{rev: w.base.rev + storage.Revision(len(w.accepted))})
 	default:
-		w.accept(u, t.writes.Changes(), t.writes.Bytes())
+		w.accept(u, t.Writes.Changes(), t.Writes.Bytes())
 	}
 	return nil
 }

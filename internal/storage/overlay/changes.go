@@ -1,4 +1,4 @@
-package postgres
+package overlay
 
 import (
 	"slices"
@@ -10,11 +10,12 @@ import (
 
 // layer is a source with changes on top.
 type layer struct {
-	source
-	over *overlay
+	Source
+	over *Changes
 }
 
-func layered(base source, over *overlay) source {
+// Over returns base with changes on top.
+func Over(base Source, over *Changes) Source {
 	if len(over.newest) == 0 {
 		return base
 	}
@@ -30,21 +31,26 @@ func within(changes []storage.Change, from, to string) []storage.Change {
 	return changes[first:max(first, seek(changes, to))]
 }
 
+// Below returns the changes, in key order, whose keys start with prefix.
+func Below(changes []storage.Change, prefix string) []storage.Change {
+	return within(changes, prefix, EndOf(prefix))
+}
+
 func seek(changes []storage.Change, key string) int {
 	return sort.Search(len(changes), func(i int) bool { return changes[i].Key >= key })
 }
 
-func (l layer) get(key string) ([]byte, bool, error) {
+func (l layer) Get(key string) ([]byte, bool, error) {
 	if c, ok := l.over.newest[key]; ok {
 		return append([]byte{}, c.Value...), !c.Deleted, nil
 	}
-	return l.source.get(key)
+	return l.Source.Get(key)
 }
 
-func (l layer) scan(from, to string, limit int) ([]storage.Entry, error) {
-	changes := within(l.over.sorted(), from, to)
+func (l layer) Scan(from, to string, limit int) ([]storage.Entry, error) {
+	changes := within(l.over.Sorted(), from, to)
 	// Each change hides one row at most, so limit of what is fetched remain.
-	rows, err := l.source.scan(from, to, limit+len(changes))
+	rows, err := l.Source.Scan(from, to, limit+len(changes))
 	if err != nil || len(changes) == 0 {
 		return rows, err
 	}
@@ -65,9 +71,9 @@ func (l layer) scan(from, to string, limit int) ([]storage.Entry, error) {
 	return entries, nil
 }
 
-func (l layer) names(prefix, from, to string, limit int) ([]string, error) {
-	changes := within(l.over.sorted(), from, to)
-	found, err := l.source.names(prefix, from, to, limit+len(changes))
+func (l layer) Names(prefix, from, to string, limit int) ([]string, error) {
+	changes := within(l.over.Sorted(), from, to)
+	found, err := l.Source.Names(prefix, from, to, limit+len(changes))
 	if err != nil || len(changes) == 0 {
 		return found, err
 	}
@@ -80,7 +86,7 @@ func (l layer) names(prefix, from, to string, limit int) ([]string, error) {
 	for _, key := range found {
 		// A name whose first key is deleted may have another.
 		if i := seek(changes, key); i < len(changes) && changes[i].Key == key && changes[i].Deleted {
-			rest, err := l.scan(key, pastName(prefix, nameOf(prefix, key)), 1)
+			rest, err := l.Scan(key, PastName(prefix, NameOf(prefix, key)), 1)
 			if err != nil {
 				return nil, err
 			}
@@ -92,18 +98,19 @@ func (l layer) names(prefix, from, to string, limit int) ([]string, error) {
 		keys = append(keys, key)
 	}
 	slices.Sort(keys)
-	keys = slices.CompactFunc(keys, func(a, b string) bool { return nameOf(prefix, a) == nameOf(prefix, b) })
+	keys = slices.CompactFunc(keys, func(a, b string) bool { return NameOf(prefix, a) == NameOf(prefix, b) })
 	return keys[:min(limit, len(keys))], nil
 }
 
-// overlay collects the changes of one or several Updates, the newest of each
+// Changes collects the changes of one or several Updates, the newest of each
 // key. The zero value is empty.
-type overlay struct {
+type Changes struct {
 	newest map[string]storage.Change
 	order  []storage.Change // of newest, by key; nil when it must be made
 }
 
-func (o *overlay) add(changes []storage.Change) {
+// Add puts changes on top.
+func (o *Changes) Add(changes []storage.Change) {
 	if o.newest == nil {
 		o.newest = make(map[string]storage.Change, len(changes))
 	}
@@ -113,8 +120,8 @@ func (o *overlay) add(changes []storage.Change) {
 	o.order = nil
 }
 
-// sorted returns the changes in key order.
-func (o *overlay) sorted() []storage.Change {
+// Sorted returns the changes in key order.
+func (o *Changes) Sorted() []storage.Change {
 	if o.order == nil {
 		o.order = make([]storage.Change, 0, len(o.newest))
 		for _, c := range o.newest {
@@ -125,46 +132,49 @@ func (o *overlay) sorted() []storage.Change {
 	return o.order
 }
 
-// span is a range of keys: from is in it, to is not, and an empty to is no bound.
-type span struct{ from, to string }
+// Span is a range of keys: From is in it, To is not, and an empty To is no bound.
+type Span struct{ From, To string }
 
-func (s span) empty() bool { return s.to != "" && s.from >= s.to }
+// Empty says whether no key can be in the span.
+func (s Span) Empty() bool { return s.To != "" && s.From >= s.To }
 
-func (s span) holds(key string) bool { return key >= s.from && (s.to == "" || key < s.to) }
+// Holds says whether key is in the span.
+func (s Span) Holds(key string) bool { return key >= s.From && (s.To == "" || key < s.To) }
 
-// reads is what an Update's function has read, and so depends on.
-type reads struct {
-	keys   map[string]struct{}
-	ranges []span
+// Reads is what an Update's function has read, and so depends on.
+type Reads struct {
+	Keys   map[string]struct{}
+	Ranges []Span
 }
 
-func (r *reads) addKey(key string) {
-	if r.keys == nil {
-		r.keys = map[string]struct{}{}
+func (r *Reads) addKey(key string) {
+	if r.Keys == nil {
+		r.Keys = map[string]struct{}{}
 	}
-	r.keys[strings.Clone(key)] = struct{}{}
+	r.Keys[strings.Clone(key)] = struct{}{}
 }
 
-func (r *reads) addRange(s span) {
-	if !s.empty() && !slices.Contains(r.ranges, s) {
-		r.ranges = append(r.ranges, s)
+func (r *Reads) addRange(s Span) {
+	if !s.Empty() && !slices.Contains(r.Ranges, s) {
+		r.Ranges = append(r.Ranges, s)
 	}
 }
 
-func (r *reads) none() bool { return len(r.keys) == 0 && len(r.ranges) == 0 }
+// None says whether nothing was read.
+func (r *Reads) None() bool { return len(r.Keys) == 0 && len(r.Ranges) == 0 }
 
-// meets says whether one of the changes touches what was read.
-func (r *reads) meets(o *overlay) bool {
+// Meets says whether one of the changes touches what was read.
+func (r *Reads) Meets(o *Changes) bool {
 	if len(o.newest) == 0 {
 		return false
 	}
-	for key := range r.keys {
+	for key := range r.Keys {
 		if _, ok := o.newest[key]; ok {
 			return true
 		}
 	}
-	for _, s := range r.ranges {
-		if len(within(o.sorted(), s.from, s.to)) > 0 {
+	for _, s := range r.Ranges {
+		if len(within(o.Sorted(), s.From, s.To)) > 0 {
 			return true
 		}
 	}
