@@ -25,7 +25,7 @@ func start(t *testing.T) (*apptest.Server, *client.Client) {
 
 func connect(t *testing.T, s *apptest.Server, token string) *client.Client {
 	t.Helper()
-	c, err := client.New(client.Config{Address: s.URL, CACert: s.CAFile, Token: client.Secret(token)})
+	c, err := client.New(client.Config{Address: s.URL(), CACert: s.CAFile, Token: client.Secret(token)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,7 +19,7 @@ import (
 // asClient is the command coffer, as root of a server.
 func (p *process) asClient(args ...string) *exec.Cmd {
 	cmd := coffer(args...)
-	cmd.Env = append(cmd.Env, "COFFER_ADDR="+p.URL, "COFFER_CACERT="+p.ca(), "COFFER_TOKEN="+p.Root, "COFFER_MAX_RETRIES=0")
+	cmd.Env = append(cmd.Env, "COFFER_ADDR="+p.URL(), "COFFER_CACERT="+p.ca(), "COFFER_TOKEN="+p.Root, "COFFER_MAX_RETRIES=0")
 	return cmd
 }
 
@@ -89,15 +89,16 @@ func TestKillWhileBackingUp(t *testing.T) {
 	p := newProcess(t, "")
 	p.start(t)
 	p.initialize(t)
+	const filling = 20_000_000 // bytes of each backup, at least
 	for n := range 40 {
-		p.Must(t, 200, "POST", fmt.Sprintf("secret/data/filling/%d", n), `{"data":{"a":"`+strings.Repeat("y", 500_000)+`"}}`)
+		p.Must(t, 200, "POST", fmt.Sprintf("secret/data/filling/%d", n), `{"data":{"a":"`+strings.Repeat("y", filling/40)+`"}}`)
 	}
 	var pairs []*pair
 	for n := range 3 {
 		pairs = append(pairs, &pair{fmt.Sprintf("secret/data/a/%d", n), fmt.Sprintf("secret/data/z/%d", n)})
 	}
 	next, files, broken := 1, 0, 0
-	for range 4 * soak() {
+	for round := range 4 * soak() {
 		var work sync.WaitGroup
 		reached := make([]int, len(pairs))
 		for i, w := range pairs {
@@ -109,17 +110,17 @@ func TestKillWhileBackingUp(t *testing.T) {
 				reached[i] = n
 			})
 		}
-		dir := t.TempDir()
+		dir, ended := t.TempDir(), make(chan struct{})
 		work.Go(func() {
+			defer close(ended)
 			for n := 0; ; n++ {
-				file := filepath.Join(dir, fmt.Sprintf("%d.backup", n))
-				if err := p.asClient("operator", "backup", file).Run(); err != nil {
+				if p.asClient("operator", "backup", filepath.Join(dir, fmt.Sprintf("%d.backup", n))).Run() != nil {
 					broken++
 					return
 				}
 			}
 		})
-		time.Sleep(300*time.Millisecond + rand.N(500*time.Millisecond))
+		comesTo(t, dir, round%2, rand.Int64N(filling*5/4), ended)
 		p.kill(t)
 		work.Wait()
 		for _, n := range reached {
@@ -153,6 +154,34 @@ func TestKillWhileBackingUp(t *testing.T) {
 	if files == 0 || broken == 0 {
 		t.Error("the kills did not meet backups")
 	}
+}
+
+// comesTo waits until the n-th backup into a directory has so many bytes, or the one
+// after it any.
+func comesTo(t *testing.T, dir string, n int, bytes int64, ended <-chan struct{}) {
+	t.Helper()
+	for unfinished(t, dir, n) <= bytes && unfinished(t, dir, n+1) == 0 {
+		select {
+		case <-ended:
+			t.Fatalf("backup %d failed by itself", n)
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
+// unfinished is how many bytes there are of a backup that is under way.
+func unfinished(t *testing.T, dir string, n int) (bytes int64) {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, fmt.Sprintf(".%d.backup.*", n)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		if info, err := os.Stat(file); err == nil {
+			bytes = info.Size()
+		}
+	}
+	return bytes
 }
 
 // checkRestored restores a file and asks the server over it.

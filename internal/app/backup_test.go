@@ -68,7 +68,7 @@ func TestVaultClientSnapshot(t *testing.T) {
 	s := apptest.Start(t, "")
 	s.Must(t, 200, "POST", "secret/data/app", `{"data":{"a":"b"}}`)
 	cfg := api.DefaultConfig()
-	cfg.Address, cfg.HttpClient = s.URL, s.HTTP
+	cfg.Address, cfg.HttpClient = s.URL(), s.HTTP()
 	client, err := api.NewClient(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -215,12 +215,12 @@ func TestBackupBreaksOff(t *testing.T) {
 		s.Must(t, 200, "POST", fmt.Sprintf("secret/data/big%d", n), `{"data":{"a":"`+big+`"}}`)
 	}
 	for _, protocol := range []string{"HTTP/2.0", "HTTP/1.1"} {
-		transport := s.HTTP.Transport.(*http.Transport).Clone()
+		transport := s.HTTP().Transport.(*http.Transport).Clone()
 		if protocol == "HTTP/1.1" {
 			transport.ForceAttemptHTTP2, transport.Protocols = false, new(http.Protocols)
 			transport.Protocols.SetHTTP1(true)
 		}
-		r, err := http.NewRequest("GET", s.URL+"/v1/sys/backup", nil)
+		r, err := http.NewRequest("GET", s.URL()+"/v1/sys/backup", nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -85,9 +85,9 @@ func answerOf(t *testing.T, c net.Conn) (*http.Response, []byte) {
 
 func dialTLS(t *testing.T, s *apptest.Server) net.Conn {
 	t.Helper()
-	config := s.HTTP.Transport.(*http.Transport).TLSClientConfig.Clone()
+	config := s.HTTP().Transport.(*http.Transport).TLSClientConfig.Clone()
 	config.NextProtos = []string{"http/1.1"}
-	c, err := tls.Dial("tcp", strings.TrimPrefix(s.URL, "https://"), config)
+	c, err := tls.Dial("tcp", strings.TrimPrefix(s.URL(), "https://"), config)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -137,16 +137,16 @@ func TestCertificatesAreReplaced(t *testing.T) {
 	newest := func(serial string) {
 		t.Helper()
 		eventually(t, "new connections have the certificate "+serial, func() bool {
-			got, err := a.caller(t, p.URL).serial()
+			got, err := a.caller(t, p.URL()).serial()
 			if err != nil {
 				t.Fatalf("%v\n%s", err, p.out)
 			}
 			return got == serial
 		})
 	}
-	p.HTTP = a.caller(t, p.URL).http
+	p.Reach(p.URL(), a.caller(t, p.URL()).http)
 	p.initialize(t)
-	old := a.caller(t, p.URL)
+	old := a.caller(t, p.URL())
 	wants(old, "101")
 
 	replace(102)
@@ -167,7 +167,7 @@ func TestCertificatesAreReplaced(t *testing.T) {
 		if err := p.cmd.Process.Signal(syscall.SIGHUP); err != nil {
 			t.Fatal(err)
 		}
-		wants(a.caller(t, p.URL), "102")
+		wants(a.caller(t, p.URL()), "102")
 		wants(old, "101")
 	}
 	if err := os.Remove(certFile); err != nil {
@@ -176,7 +176,7 @@ func TestCertificatesAreReplaced(t *testing.T) {
 	eventually(t, "the missing file is logged", func() bool {
 		return strings.Contains(p.out.String(), "the TLS files cannot be read, the old certificate stays")
 	})
-	wants(a.caller(t, p.URL), "102")
+	wants(a.caller(t, p.URL()), "102")
 
 	replace(104)
 	newest("104")

@@ -323,8 +323,8 @@ func TestMembers(t *testing.T) {
 				if n.Live {
 					names = append(names, n.Node)
 				}
-				if len(all.Nodes) == 3 && n.API != c.nodes[i].URL {
-					t.Errorf("%s is at %s, not at %s", n.Node, n.API, c.nodes[i].URL)
+				if len(all.Nodes) == 3 && n.API != c.nodes[i].URL() {
+					t.Errorf("%s is at %s, not at %s", n.Node, n.API, c.nodes[i].URL())
 				}
 			}
 			return names

@@ -130,8 +130,9 @@ func TestDevelopmentServersKeepNothing(t *testing.T) {
 	p.run(t, "server", "-dev", "-dev-root-token-id=root", "-dev-listen-address=127.0.0.1:0", "-dev-no-store-token")
 	text := says(t, p, "Root Token: root")
 	_, url, _ := strings.Cut(text, "VAULT_ADDR='")
-	p.URL, _, _ = strings.Cut(url, "'")
-	p.HTTP, p.Root = apptest.Trusting(t, ""), "root"
+	url, _, _ = strings.Cut(url, "'")
+	p.Reach(url, apptest.Trusting(t, ""))
+	p.Root = "root"
 	p.Must(t, 200, "POST", "secret/data/app", `{"data":{"a":"b"}}`)
 	p.Must(t, 200, "GET", "secret/data/app", "")
 	p.stop(t)

@@ -96,8 +96,8 @@ func (p *process) start(t testing.TB) {
 	deadline := time.After(60 * time.Second)
 	for {
 		if found := serves.FindStringSubmatch(p.out.String()); found != nil {
-			p.URL = found[1]
-			break
+			p.Reach(found[1], apptest.Trusting(t, p.ca()))
+			return
 		}
 		select {
 		case <-p.exited:
@@ -107,7 +107,6 @@ func (p *process) start(t testing.TB) {
 		case <-time.After(5 * time.Millisecond):
 		}
 	}
-	p.HTTP = apptest.Trusting(t, p.ca())
 }
 
 // ca is the server's own authority, "" where it has none.
@@ -180,8 +179,8 @@ func (p *process) wait(t testing.TB) int {
 		_ = p.cmd.Process.Kill()
 		t.Fatalf("the process does not end:\n%s", p.out)
 	}
-	if p.HTTP != nil {
-		p.HTTP.CloseIdleConnections()
+	if via := p.HTTP(); via != nil {
+		via.CloseIdleConnections()
 	}
 	code := p.cmd.ProcessState.ExitCode()
 	return code

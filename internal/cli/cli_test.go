@@ -53,7 +53,7 @@ func TestScripts(t *testing.T) {
 				}
 				env.Setenv("DATA", s.Dir)
 				env.Values[serverKey{}] = &scriptServer{tb, s}
-				env.Setenv("COFFER_ADDR", s.URL)
+				env.Setenv("COFFER_ADDR", s.URL())
 				env.Setenv("COFFER_CACERT", s.CAFile)
 				env.Setenv("COFFER_TOKEN", s.Root)
 			}
@@ -144,7 +144,7 @@ func serverOfScript(ts *testscript.TestScript, neg bool, args []string) {
 		s.Stop(s.tb)
 	case "start":
 		s.Run(s.tb)
-		ts.Setenv("COFFER_ADDR", s.URL)
+		ts.Setenv("COFFER_ADDR", s.URL())
 	case "seal":
 		s.Must(s.tb, 204, "POST", "sys/seal", "")
 	default:

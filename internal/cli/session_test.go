@@ -47,7 +47,7 @@ func (p *person) run(t *testing.T, args ...string) (code int, stdout, stderr str
 func newPerson(t *testing.T) *person {
 	t.Helper()
 	s := apptest.Start(t, "")
-	return &person{server: s, home: t.TempDir(), set: map[string]string{"COFFER_ADDR": s.URL, "COFFER_CACERT": s.CAFile}}
+	return &person{server: s, home: t.TempDir(), set: map[string]string{"COFFER_ADDR": s.URL(), "COFFER_CACERT": s.CAFile}}
 }
 
 func TestLoginAsks(t *testing.T) {
@@ -156,7 +156,7 @@ func TestVaultsTokenStaysWithVault(t *testing.T) {
 	if code, _, errs := p.run(t, "token", "lookup"); code != exitOK {
 		t.Errorf("it is not used: code %d, %s", code, errs)
 	}
-	p.set["VAULT_ADDR"] = p.server.URL + "/"
+	p.set["VAULT_ADDR"] = p.server.URL() + "/"
 	if code, _, errs := p.run(t, "token", "lookup"); code != exitOK {
 		t.Errorf("it is not used for the same server: code %d, %s", code, errs)
 	}
@@ -165,7 +165,7 @@ func TestVaultsTokenStaysWithVault(t *testing.T) {
 		t.Errorf("it is used for another server: code %d", code)
 	}
 	p.set = map[string]string{"VAULT_ADDR": "https://vault.example.com:8200", "VAULT_TOKEN": p.server.Root}
-	if code, _, _ := p.run(t, "print", "token", "-address="+p.server.URL); code != exitLocal {
+	if code, _, _ := p.run(t, "print", "token", "-address="+p.server.URL()); code != exitLocal {
 		t.Errorf("VAULT_TOKEN is used for the server of -address: code %d", code)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -152,13 +153,12 @@ func TestCost(t *testing.T) {
 func TestBatchOfFailed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := memory.New()
-		again := 0
-		fail := true
-		w, q := workers(t, job.Options{Engine: e}, job.Kind{Batch: job.MaxBatch, Run: func(ctx context.Context, c *job.Claim, jobs []job.Job) error {
-			if fail {
-				return errors.New("not yet")
+		fails := func(context.Context, *job.Claim, []job.Job) error { return errors.New("not yet") }
+		var full atomic.Int64
+		succeeds := func(ctx context.Context, c *job.Claim, jobs []job.Job) error {
+			if len(jobs) == job.MaxBatch {
+				full.Add(1)
 			}
-			again = max(again, len(jobs))
 			_, err := c.Update(ctx, func(x *job.Txn) error {
 				for _, j := range jobs {
 					if err := x.Again(j, j.Due.Add(time.Hour)); err != nil {
@@ -168,15 +168,21 @@ func TestBatchOfFailed(t *testing.T) {
 				return nil
 			})
 			return err
-		}})
+		}
+		run := func(w *job.Workers) (stop func()) {
+			ctx, end := context.WithCancel(t.Context())
+			ended := make(chan struct{})
+			go func() { _ = w.Run(ctx); close(ended) }()
+			return func() { end(); <-ended }
+		}
+		w, q := workers(t, job.Options{Engine: e}, job.Kind{Batch: job.MaxBatch, Run: fails})
 		ids := 800 // more than a batch in each shard
 		for i := range ids {
 			update(t, e, func(x storage.Txn) error { return q.Schedule(x, fmt.Sprint(i), time.Now()) })
 		}
-		ctx, stop := context.WithCancel(t.Context())
-		ended := make(chan struct{})
-		go func() { _ = w.Run(ctx); close(ended) }()
+		stop := run(w)
 		time.Sleep(500 * time.Millisecond)
+		stop()
 		failing, err := q.Failing(t.Context(), "", 1000)
 		if err != nil || len(failing) != ids {
 			t.Errorf("%d are failing: %v", len(failing), err)
@@ -185,11 +191,13 @@ func TestBatchOfFailed(t *testing.T) {
 		if err != nil || len(after) != 5 || after[0].ID != failing[10].ID {
 			t.Errorf("after %s: %+v, %v", failing[9].ID, after, err)
 		}
-		fail = false
-		// They all are due again at the latest when the second wait has ended.
+		// They all are due again when the second wait has ended.
 		time.Sleep(10 * time.Second)
-		if s := q.Stats(); s.Ran != uint64(ids) || again < 2 || again > job.MaxBatch {
-			t.Errorf("%+v, in batches of up to %d", s, again)
+		w, q = workers(t, job.Options{Engine: e}, job.Kind{Batch: job.MaxBatch, Run: succeeds})
+		stop = run(w)
+		time.Sleep(10 * time.Second)
+		if s := q.Stats(); s.Ran != uint64(ids) || s.Failed != 0 || full.Load() < job.Shards {
+			t.Errorf("%+v, %d full batches", s, full.Load())
 		}
 		if n := rows(t, e, job.Prefix+"kind/test/failed/"); n != 0 {
 			t.Errorf("%d jobs still count as failing", n)
@@ -198,6 +206,5 @@ func TestBatchOfFailed(t *testing.T) {
 			t.Errorf("%d of %d jobs are due again", n, ids)
 		}
 		stop()
-		<-ended
 	})
 }

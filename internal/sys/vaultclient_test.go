@@ -18,7 +18,7 @@ func vaultClient(t testing.TB, s *apptest.Server) *vault.Client {
 	t.Helper()
 	c := vault.DefaultConfig()
 	must(t, c.Error)
-	c.Address, c.MaxRetries = s.URL, 0
+	c.Address, c.MaxRetries = s.URL(), 0
 	must(t, c.ConfigureTLS(&vault.TLSConfig{CACert: s.CAFile}))
 	t.Cleanup(c.HttpClient.Transport.(*http.Transport).CloseIdleConnections)
 	client, err := vault.NewClient(c)
@@ -164,7 +164,7 @@ func TestOpenBaosClient(t *testing.T) {
 	s := apptest.Start(t, "")
 	config := bao.DefaultConfig()
 	must(t, config.Error)
-	config.Address, config.MaxRetries = s.URL, 0
+	config.Address, config.MaxRetries = s.URL(), 0
 	must(t, config.ConfigureTLS(&bao.TLSConfig{CACert: s.CAFile}))
 	t.Cleanup(config.HttpClient.Transport.(*http.Transport).CloseIdleConnections)
 	client, err := bao.NewClient(config)

@@ -66,8 +66,9 @@ func (s *Server) Run(t testing.TB) {
 	if s.Server, err = app.Start(context.WithoutCancel(t.Context()), cfg, sys.Version{Coffer: "test"}, s.Log.Logger()); err != nil {
 		t.Fatalf("start: %v", err)
 	}
-	s.URL, s.CAFile = s.Address()
-	s.HTTP = Trusting(t, s.CAFile)
+	var url string
+	url, s.CAFile = s.Address()
+	s.Reach(url, Trusting(t, s.CAFile))
 }
 
 // Config returns the configuration that the server is started with.
@@ -90,7 +91,7 @@ func (s *Server) Stop(t testing.TB) {
 	if s.Server == nil {
 		return
 	}
-	s.HTTP.CloseIdleConnections()
+	s.HTTP().CloseIdleConnections()
 	if err := s.Close(); err != nil {
 		t.Errorf("close: %v", err)
 	}

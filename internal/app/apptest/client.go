@@ -9,14 +9,40 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 )
 
-// Client asks one server.
+// Client asks one server, wherever that serves: a server that is started again
+// has another address, and some may be asking it meanwhile.
 type Client struct {
-	URL  string
 	Root string // the root token, "" where nobody initialized the server
-	HTTP *http.Client
+	way  atomic.Pointer[way]
+}
+
+// way is how a server is reached.
+type way struct {
+	url  string
+	http *http.Client
+}
+
+// Reach says where the server serves from now on.
+func (c *Client) Reach(url string, via *http.Client) { c.way.Store(&way{url, via}) }
+
+// URL returns where the server serves, "" as long as it never did.
+func (c *Client) URL() string {
+	if w := c.way.Load(); w != nil {
+		return w.url
+	}
+	return ""
+}
+
+// HTTP returns the client that trusts the server, nil as long as it never served.
+func (c *Client) HTTP() *http.Client {
+	if w := c.way.Load(); w != nil {
+		return w.http
+	}
+	return nil
 }
 
 // Trusting returns a client that trusts the authority in caFile, and no other.
@@ -86,7 +112,8 @@ func (c *Client) Must(t testing.TB, status int, method, path, body string) *Answ
 
 // Try is Do that returns what goes wrong on the way.
 func (c *Client) Try(method, path, token, body string, headers ...string) (*Answer, error) {
-	r, err := http.NewRequest(method, c.URL+"/v1/"+path, strings.NewReader(body))
+	w := c.way.Load()
+	r, err := http.NewRequest(method, w.url+"/v1/"+path, strings.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
@@ -96,7 +123,7 @@ func (c *Client) Try(method, path, token, body string, headers ...string) (*Answ
 	for i := 0; i+1 < len(headers); i += 2 {
 		r.Header.Set(headers[i], headers[i+1])
 	}
-	resp, err := c.HTTP.Do(r)
+	resp, err := w.http.Do(r)
 	if err != nil {
 		return nil, err
 	}

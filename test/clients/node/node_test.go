@@ -17,7 +17,7 @@ func TestNodeVault(t *testing.T) {
 	}
 	s := apptest.Start(t, "")
 	script := exec.CommandContext(t.Context(), "node", "client.js")
-	script.Env = []string{"PATH=" + os.Getenv("PATH"), "VAULT_ADDR=" + s.URL, "VAULT_TOKEN=" + s.Root, "NODE_EXTRA_CA_CERTS=" + s.CAFile}
+	script.Env = []string{"PATH=" + os.Getenv("PATH"), "VAULT_ADDR=" + s.URL(), "VAULT_TOKEN=" + s.Root, "NODE_EXTRA_CA_CERTS=" + s.CAFile}
 	out, err := script.CombinedOutput()
 	if err != nil || strings.Count(string(out), "ok ") != 5 {
 		t.Fatalf("%v\n%s", err, out)

@@ -21,7 +21,7 @@ func connect(t testing.TB, s *apptest.Server) *api.Client {
 	t.Helper()
 	config := api.DefaultConfig()
 	must(t, config.Error)
-	config.Address, config.MaxRetries, config.Timeout = s.URL, 0, 20*time.Second
+	config.Address, config.MaxRetries, config.Timeout = s.URL(), 0, 20*time.Second
 	must(t, config.ConfigureTLS(&api.TLSConfig{CACert: s.CAFile}))
 	t.Cleanup(config.HttpClient.Transport.(*http.Transport).CloseIdleConnections)
 	client, err := api.NewClient(config)
