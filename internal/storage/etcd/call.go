@@ -47,6 +47,10 @@ func pause(ctx context.Context, most time.Duration) {
 // so that a member that is silent leaves time for the next.
 func (e *Engine) patience() time.Duration { return e.o.RequestTimeout/3 + 50*time.Millisecond }
 
+// away says that the cluster has not answered for so long that waiting for it
+// would only hold callers up. Each call is then made once.
+func (e *Engine) away() bool { return e.feed != nil && e.feed.Silence() > e.o.RequestTimeout }
+
 // read makes a call that changes nothing, again and again within the request
 // timeout. ctx is the caller's, ended with the engine.
 func (e *Engine) read(ctx context.Context, call func(ctx context.Context) error) error {
@@ -65,7 +69,7 @@ func (e *Engine) read(ctx context.Context, call func(ctx context.Context) error)
 		if best == nil || !late {
 			best = err
 		}
-		if classify(err, !mark.Load()) == refused || ctx.Err() != nil {
+		if classify(err, !mark.Load()) == refused || ctx.Err() != nil || e.away() {
 			return best
 		}
 		pause(ctx, wait)
@@ -78,12 +82,12 @@ func (e *Engine) read(ctx context.Context, call func(ctx context.Context) error)
 // write sends a transaction that writes, once: again only when the server said
 // that it did not run it or when nothing of it was sent. It does not end with
 // the caller, whose fate the transaction would not share.
-func (e *Engine) write(compare []clientv3.Cmp, then, otherwise []clientv3.Op) (*clientv3.TxnResponse, error) {
+func (e *Engine) write(compare []clientv3.Cmp, then []clientv3.Op) (*clientv3.TxnResponse, error) {
 	ctx, cancel := context.WithTimeout(clientv3.WithRequireLeader(context.Background()), e.o.RequestTimeout)
 	defer cancel()
 	for wait := 10 * time.Millisecond; ; wait = min(2*wait, 300*time.Millisecond) {
 		mark := &sent{}
-		resp, err := e.client.Txn(context.WithValue(ctx, sentKey{}, mark)).If(compare...).Then(then...).Else(otherwise...).Commit()
+		resp, err := e.client.Txn(context.WithValue(ctx, sentKey{}, mark)).If(compare...).Then(then...).Commit()
 		if err == nil {
 			return resp, nil
 		}
@@ -94,7 +98,7 @@ func (e *Engine) write(compare []clientv3.Cmp, then, otherwise []clientv3.Op) (*
 			return nil, e.explain(err)
 		}
 		pause(ctx, wait)
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || e.away() {
 			return nil, e.explain(err)
 		}
 	}

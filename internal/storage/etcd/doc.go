@@ -6,6 +6,7 @@
 //
 //	format     what wrote the store and what can read it
 //	head       put last by every commit: its ModRevision is the newest commit
+//	lock       there while one Update commits alone; it has a lease of 5 s
 //	data/KEY   the value of KEY
 //
 // # Why it is serializable
@@ -15,9 +16,11 @@
 // each interval that was read that no key in it is newer than the snapshot. A key
 // that has gone from an interval fails its own comparison. What would take more
 // comparisons than etcd allows in one transaction compares head instead: nothing
-// at all was committed since. Where a comparison fails the function runs again on
-// a newer snapshot, one Update of a node after the other, so that the Updates of
-// one node do not keep each other from ending.
+// at all was committed since. So an Update may begin with rows that this node
+// remembers, which saves asking for them: a commit that succeeds proves them true.
+// Where a comparison fails the function runs again on a snapshot, one Update of a
+// node after the other, and where that fails again and again it takes the lock,
+// whose absence every commit compares: no Update is kept from ending by others.
 //
 // # Why the feed neither loses nor reorders
 //

@@ -135,7 +135,9 @@ func (f *feed) take(resp clientv3.WatchResponse) {
 		rev := ev.Kv.ModRevision
 		key := string(ev.Kv.Key)
 		if key == f.e.head {
-			f.Append(storage.Commit{Revision: storage.Revision(rev), Changes: f.partial[rev]})
+			c := storage.Commit{Revision: storage.Revision(rev), Changes: f.partial[rev]}
+			f.e.recent.Told(c)
+			f.Append(c)
 			delete(f.partial, rev)
 			f.whole = rev
 			continue
@@ -208,5 +210,6 @@ func (f *feed) restart(ctx context.Context) error {
 	defer f.mu.Unlock()
 	f.whole = s.revision
 	f.Restart(head)
+	f.e.recent.Forget()
 	return fmt.Errorf("%w: etcd compacted changes before they were read, so that caches start again", storage.ErrHistoryGone)
 }

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/cofferhq/coffer/internal/storage"
+	"github.com/cofferhq/coffer/internal/storage/overlay"
 )
 
 // present is the format that this version writes and reads.
@@ -26,8 +27,8 @@ func Open(ctx context.Context, o Options) (*Engine, error) {
 		return nil, err
 	}
 	o = o.withDefaults()
-	e := &Engine{o: o, log: o.Logger, turn: make(chan struct{}, 1)}
-	e.format, e.head, e.data = o.Path+"format", o.Path+"head", o.Path+"data/"
+	e := &Engine{o: o, log: o.Logger, turn: make(chan struct{}, 1), recent: overlay.NewRecent()}
+	e.format, e.head, e.lock, e.data = o.Path+"format", o.Path+"head", o.Path+"lock", o.Path+"data/"
 	e.ctx, e.stop = context.WithCancel(context.Background())
 	if err := e.connect(); err != nil {
 		e.stop()
@@ -119,7 +120,6 @@ func (e *Engine) found(missing bool) error {
 	_, err := e.write(
 		[]clientv3.Cmp{clientv3.Compare(clientv3.CreateRevision(e.format), want, 0)},
 		[]clientv3.Op{clientv3.OpPut(e.format, present), clientv3.OpPut(e.head, ""), clientv3.OpDelete(e.data, clientv3.WithPrefix())},
-		nil,
 	)
 	if errors.Is(err, storage.ErrUncertain) {
 		return fmt.Errorf("%w: %w", storage.ErrUnavailable, err)

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/cofferhq/coffer/internal/storage"
@@ -22,6 +23,8 @@ type snapshot struct {
 	head     int64            // ModRevision of head: the newest commit
 	began    int64            // CreateRevision of head: the store's first
 	seen     map[string]int64 // the ModRevision of each key read, 0 where there is none; nil when nobody asks
+	recent   *overlay.Recent  // asked before etcd; nil where the rows must be those of the revision
+	guessed  bool             // something came from recent
 }
 
 func (e *Engine) snapshot(ctx context.Context) *snapshot {
@@ -57,7 +60,12 @@ func (s *snapshot) fetch(key string, options ...clientv3.OpOption) (kvs []*mvccp
 	gone := false
 	err = s.e.read(s.ctx, func(ctx context.Context) error {
 		if s.revision > 0 {
-			resp, err := s.e.client.Get(ctx, key, append(slices.Clone(options), clientv3.WithRev(s.revision))...)
+			// Any member that has got to the revision knows it as well as the leader.
+			at := append(slices.Clone(options), clientv3.WithRev(s.revision))
+			resp, err := s.e.client.Get(ctx, key, append(at, clientv3.WithSerializable())...)
+			if is(err, rpctypes.ErrFutureRev) {
+				resp, err = s.e.client.Get(ctx, key, at...)
+			}
 			if err == nil {
 				kvs = resp.Kvs
 			}
@@ -84,24 +92,45 @@ func (s *snapshot) fetch(key string, options ...clientv3.OpOption) (kvs []*mvccp
 }
 
 // note remembers what a commit depends on.
-func (s *snapshot) note(key string, revision int64) {
-	if s.seen != nil {
-		s.seen[key] = revision
+func (s *snapshot) note(key string, row overlay.Row) {
+	switch {
+	case s.seen == nil:
+	case row.Value == nil:
+		s.seen[key] = 0
+	default:
+		s.seen[key] = int64(row.Revision)
 	}
 }
 
 // Get implements overlay.Source.
 func (s *snapshot) Get(key string) (value []byte, found bool, err error) {
+	if s.recent != nil {
+		if row, known := s.recent.Get(key); known {
+			s.guessed = true
+			s.note(key, row)
+			return row.Value, row.Value != nil, s.usable()
+		}
+	}
 	kvs, err := s.fetch(s.e.data + key)
 	if err != nil {
 		return nil, false, err
 	}
-	if len(kvs) == 0 {
-		s.note(key, 0)
-		return nil, false, nil
+	var row overlay.Row
+	if len(kvs) > 0 {
+		row = overlay.Row{Value: notNil(kvs[0].Value), Revision: storage.Revision(kvs[0].ModRevision)}
 	}
-	s.note(key, kvs[0].ModRevision)
-	return notNil(kvs[0].Value), true, nil
+	s.note(key, row)
+	if s.seen != nil {
+		s.e.recent.Keep(key, row, storage.Revision(s.revision))
+	}
+	return row.Value, row.Value != nil, nil
+}
+
+// found notes a key of an interval.
+func (s *snapshot) found(key string, revision int64) {
+	if s.seen != nil {
+		s.seen[key] = revision
+	}
 }
 
 // notNil makes a missing value an empty one.
@@ -139,7 +168,7 @@ func (s *snapshot) Scan(from, to string, limit int) ([]storage.Entry, error) {
 		}
 		for _, kv := range kvs {
 			key := string(kv.Key[len(s.e.data):])
-			s.note(key, kv.ModRevision)
+			s.found(key, kv.ModRevision)
 			entries = append(entries, storage.Entry{Key: key, Value: notNil(kv.Value)})
 		}
 		if len(kvs) < n {
@@ -167,7 +196,7 @@ func (s *snapshot) Names(prefix, from, to string, limit int) (keys []string, err
 			if name == last || len(keys) == limit {
 				continue
 			}
-			s.note(key, kv.ModRevision)
+			s.found(key, kv.ModRevision)
 			keys, last = append(keys, key), name
 		}
 		if len(kvs) < n {
@@ -187,9 +216,6 @@ const (
 
 // compares returns what must hold for a commit: that nothing it read has changed.
 func (s *snapshot) compares(reads *overlay.Reads) []clientv3.Cmp {
-	if reads.None() {
-		return nil
-	}
 	var all []clientv3.Cmp
 	bytes := 0
 	for key, revision := range s.seen {
@@ -201,8 +227,11 @@ func (s *snapshot) compares(reads *overlay.Reads) []clientv3.Cmp {
 		all = append(all, unchanged.WithRange(s.e.end(r.To)))
 		bytes += 2*len(s.e.data) + len(r.From) + len(r.To)
 	}
-	if len(all) > maxCompares || bytes > maxCompareBytes {
-		return []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(s.e.head), "=", s.head)}
+	if len(all) <= maxCompares && bytes <= maxCompareBytes {
+		return all
 	}
-	return all
+	if s.guessed {
+		return []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(s.e.head), "<", 0)} // never: run again on a true snapshot
+	}
+	return []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(s.e.head), "=", s.head)}
 }

@@ -26,7 +26,7 @@ type Feed struct {
 // bounds. head asks the server for its newest commit; patience is how long the
 // feed may take to get to a commit that the server has.
 func NewFeed(at storage.Revision, patience time.Duration, head func(ctx context.Context) (storage.Revision, error)) *Feed {
-	return &Feed{head: head, patience: patience, log: newLog(at)}
+	return &Feed{head: head, patience: patience, log: newLog(at), heard: time.Now()}
 }
 
 // What a watch may fall behind by without asking the server.
@@ -60,11 +60,11 @@ func (f *Feed) Heard(at time.Time) {
 	}
 }
 
-// fresh says whether the server was heard not long ago.
-func (f *Feed) fresh() bool {
+// Silence is how long ago the server was heard.
+func (f *Feed) Silence() time.Duration {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return time.Since(f.heard) < storage.ProgressInterval
+	return time.Since(f.heard)
 }
 
 // Restart begins a new history at a revision, and ends every Watch of the old
@@ -96,7 +96,7 @@ func (f *Feed) Watch(ctx context.Context, prefix string, from storage.Revision, 
 		}
 	}
 	err = f.now().Watch(ctx, prefix, from, func(c storage.Commit) error {
-		if len(c.Changes) == 0 && !f.fresh() {
+		if len(c.Changes) == 0 && f.Silence() > storage.ProgressInterval {
 			return nil // nobody knows whether there is something newer
 		}
 		told = true

@@ -135,7 +135,7 @@ func (c *committer) commit(batch []*update) {
 		case errors.Is(err, storage.ErrUncertain):
 			w.fail(batch, err)
 			return
-		case classify(err) == refused, time.Now().After(deadline), c.e.stopped() != nil:
+		case classify(err) == refused, time.Now().After(deadline), c.e.away(), c.e.stopped() != nil:
 			err = c.e.explain(context.Background(), err)
 			for _, u := range batch {
 				u.done <- outcome{err: err}

@@ -168,7 +168,7 @@ func (s *snapshot) start(ctx context.Context, sql string, args []any, each func(
 			}
 			s.distrust(err)
 		}
-		if classify(err) == refused || ctx.Err() != nil {
+		if classify(err) == refused || ctx.Err() != nil || s.e.away() {
 			return err
 		}
 		select {
@@ -178,6 +178,10 @@ func (s *snapshot) start(ctx context.Context, sql string, args []any, each func(
 		}
 	}
 }
+
+// away says that the database has not answered for so long that waiting for it
+// would only hold callers up. Each call is then made once.
+func (e *Engine) away() bool { return e.feed.Silence() > e.o.RequestTimeout }
 
 func (s *snapshot) first(ctx context.Context, conn *pgxpool.Conn, sql string, args []any, each func(pgx.Rows) error) error {
 	var b pgx.Batch

@@ -76,6 +76,7 @@ func testModel(t *testing.T, o Options) {
 				before := maps.Clone(m)
 				fails := rapid.IntRange(0, 4).Draw(rt, "fails") == 0
 				_, err := e.Update(context.Background(), func(tx storage.Txn) error {
+					m = maps.Clone(before) // it may run more than once
 					for range rapid.IntRange(0, 5).Draw(rt, "writes") {
 						k := key.Draw(rt, "key")
 						if rapid.IntRange(0, 2).Draw(rt, "delete") == 0 {
