@@ -114,6 +114,9 @@ type Request struct {
 	Reads bool
 	// Once never sends again, whatever happens.
 	Once bool
+	// Quiet says to Stream that the body may pause for as long as it likes, as a
+	// log does that is followed.
+	Quiet bool
 	// Header holds further headers.
 	Header http.Header
 }

@@ -13,8 +13,8 @@ import (
 var ErrStalled = errors.New("the server sends nothing any more")
 
 // Stream sends a request and copies the body of its answer to a writer as it
-// comes, however long it is. Config.Timeout bounds the wait for each next piece
-// and not the whole. A refusal is an *Error as Do returns it, and then nothing was
+// comes, however long it is. Config.Timeout bounds the wait for each next piece, unless
+// the request is Quiet, and not the whole. A refusal is an *Error as Do returns it, and then nothing was
 // written; after any other error the writer may hold a part. It is not sent again
 // once something was written.
 func (c *Client) Stream(ctx context.Context, r Request, to io.Writer) error {
@@ -25,7 +25,7 @@ func (c *Client) Stream(ctx context.Context, r Request, to io.Writer) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	patience := c.config.Timeout
-	if patience > 0 {
+	if patience > 0 && !r.Quiet {
 		timer := time.AfterFunc(patience, func() { cancel(ErrStalled) })
 		defer timer.Stop()
 		to = &alive{to, func() { timer.Reset(patience) }}

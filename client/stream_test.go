@@ -65,6 +65,9 @@ func TestStreamStalls(t *testing.T) {
 			_, _ = io.WriteString(w, strings.Repeat("x", 100))
 			_ = http.NewResponseController(w).Flush()
 		}
+		if r.URL.Path == "/v1/quiet" {
+			time.Sleep(600 * time.Millisecond)
+		}
 		if r.URL.Path == "/v1/stalls" {
 			select {
 			case <-end:
@@ -76,6 +79,12 @@ func TestStreamStalls(t *testing.T) {
 	var out bytes.Buffer
 	if err := c.Stream(context.Background(), Request{Path: "slow"}, &out); err != nil || out.Len() != 800 {
 		t.Errorf("%d bytes, %v", out.Len(), err)
+	}
+	if err := c.Stream(context.Background(), Request{Path: "quiet", Quiet: true}, &out); err != nil || out.Len() != 1600 {
+		t.Errorf("a body that may pause: %d bytes, %v", out.Len(), err)
+	}
+	if err := c.Stream(context.Background(), Request{Path: "quiet"}, io.Discard); !errors.Is(err, ErrStalled) {
+		t.Errorf("one that may not: %v", err)
 	}
 	if err := c.Stream(context.Background(), Request{Path: "stalls"}, io.Discard); !errors.Is(err, ErrStalled) {
 		t.Errorf("%v", err)

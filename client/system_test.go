@@ -100,6 +100,24 @@ func TestWrapping(t *testing.T) {
 	}
 }
 
+func TestAppRoleLogin(t *testing.T) {
+	_, c := start(t)
+	ctx := t.Context()
+	ok(t, c.Sys().EnableAuth(ctx, "approle", client.Mount{Type: "approle"}))
+	must[*client.Response](t)(c.Do(ctx, client.Request{Method: "POST", Path: "auth/approle/role/deploy", Body: map[string]any{"role_id": "deploy"}}))
+	made := must[*client.Response](t)(c.Do(ctx, client.Request{Method: "POST", Path: "auth/approle/role/deploy/secret-id"}))
+	var secret struct {
+		ID client.Secret `json:"secret_id"`
+	}
+	ok(t, made.Decode(&secret))
+	if auth := must[*client.Auth](t)(c.Login().AppRole(ctx, "", "deploy", secret.ID)); auth.Metadata["role_name"] != "deploy" {
+		t.Errorf("logged in: %+v", auth)
+	}
+	if _, err := c.Login().AppRole(ctx, "", "deploy", "wrong"); err == nil {
+		t.Error("a wrong secret id logs in")
+	}
+}
+
 func TestLoginAndDenial(t *testing.T) {
 	_, c := start(t)
 	ctx := t.Context()

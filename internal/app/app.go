@@ -22,6 +22,7 @@ import (
 	"github.com/cofferhq/coffer/internal/config"
 	"github.com/cofferhq/coffer/internal/gateway"
 	"github.com/cofferhq/coffer/internal/metrics"
+	"github.com/cofferhq/coffer/internal/monitor"
 	"github.com/cofferhq/coffer/internal/node"
 	"github.com/cofferhq/coffer/internal/process"
 	"github.com/cofferhq/coffer/internal/route"
@@ -37,6 +38,7 @@ const shutdownBound = 20 * time.Second
 type Server struct {
 	cfg     *config.Config
 	log     *slog.Logger
+	tap     *monitor.Tap // on log
 	version sys.Version
 	dataDir string // what belongs to this node alone
 	store   string // the embedded engine's directory
@@ -44,23 +46,22 @@ type Server struct {
 	temp    string      // removed at the end; of a development server
 	devRoot wire.Secret // a development server's root token
 
-	engine    storage.Engine
-	barrier   *barrier.Barrier
-	audit     *audit.Log
-	origin    string
-	node      *node.Node
-	gateway   *gateway.Gateway
-	system    *sys.System
-	metrics   *metrics.Metrics
-	scheduler *backup.Scheduler // nil without a backup block
-	keeper    keeper
+	engine  storage.Engine
+	barrier *barrier.Barrier
+	audit   *audit.Log
+	origin  string
+	node    *node.Node
+	gateway *gateway.Gateway
+	system  *sys.System
+	metrics *metrics.Metrics
+	keeper  keeper
 
 	first     atomic.Pointer[FirstStart] // while the server initializes itself
 	running   *running                   // while unsealed
 	runningMu sync.RWMutex
 	// opened are the parts that routes ask. They stay after sealing, for requests
 	// that were let in before it: what they ask of the shut barrier is refused.
-	opened     atomic.Pointer[sys.Unsealed]
+	opened     atomic.Pointer[running]
 	listeners  []*listener
 	background sync.WaitGroup
 	end        context.CancelFunc
@@ -70,7 +71,9 @@ type Server struct {
 // Start opens everything, serves, and returns. The server is unsealed when its
 // seal opens by itself.
 func Start(ctx context.Context, cfg *config.Config, version sys.Version, log *slog.Logger) (_ *Server, err error) {
-	s := &Server{cfg: cfg, log: log, version: version, failed: make(chan error, 8)}
+	tap := monitor.New(log.Handler())
+	log = slog.New(tap)
+	s := &Server{cfg: cfg, log: log, tap: tap, version: version, failed: make(chan error, 8)}
 	ctx, s.end = context.WithCancel(context.WithoutCancel(ctx))
 	defer func() {
 		if err != nil {
@@ -141,7 +144,6 @@ func (s *Server) openData(ctx context.Context) error {
 // build makes the parts that a sealed server has.
 func (s *Server) build(ctx context.Context) {
 	s.barrier = barrier.New(s.engine, s.log)
-	s.scheduler = s.newScheduler()
 	s.metrics = metrics.New(s.sources())
 	s.node = node.New(node.Options{
 		Engine: s.engine, Barrier: s.barrier, Seals: s.openSeals(ctx), Log: s.log,
@@ -201,6 +203,7 @@ func (s *Server) Reload() {
 // was opened, in reverse.
 func (s *Server) Close() error {
 	var errs []error
+	s.tap.Close() // those who monitor the log would keep their connections
 	ctx, cancel := context.WithTimeout(context.Background(), shutdownBound)
 	defer cancel()
 	var stopping sync.WaitGroup

@@ -27,31 +27,24 @@ func (s *Server) writeBackup(ctx context.Context, w io.Writer) (backup.Summary, 
 }
 
 // backups says how the backups on a schedule stand.
-func (s *Server) backups() backup.Status {
-	if b := s.scheduler; b != nil {
-		return b.Status()
+func (s *Server) backups(ctx context.Context) (backup.Status, error) {
+	if r := s.getRunning(); r != nil && r.backups != nil {
+		return r.backups.Status(ctx)
 	}
-	return backup.Status{}
+	return backup.Status{}, nil
 }
 
-// newScheduler returns what makes the configured backups, nil where there are
-// none.
-func (s *Server) newScheduler() *backup.Scheduler {
+// scheduleBackups has the workers make the configured backups, if there are any.
+func (s *Server) scheduleBackups(ctx context.Context, r *running) error {
 	c := s.cfg.Backup
 	if c.Directory == "" {
 		return nil
 	}
-	return &backup.Scheduler{
+	r.backups = &backup.Scheduler{
 		Plan: backup.Plan{Directory: c.Directory, Every: c.Every, Keep: c.Keep, KeepFor: c.KeepFor},
-		From: s.backupSource(), Barrier: s.barrier, Turn: backup.Alone, Log: s.log, Record: s.recordBackup,
+		From: s.backupSource(), Barrier: s.barrier, Node: s.nodeID, Log: s.log, Record: s.recordBackup,
 	}
-}
-
-// startBackups makes the backups that are due while the server is open.
-func (s *Server) startBackups(life context.Context, r *running) {
-	if b := s.scheduler; b != nil {
-		r.work.Go(func() { s.keepRunning(life, "backups", b.Run) })
-	}
+	return r.backups.Join(ctx, r.Jobs)
 }
 
 // recordBackup puts a scheduled backup into the audit log.
@@ -84,9 +77,18 @@ func (s *Server) noticeRestore(ctx context.Context) error {
 	})
 }
 
+// figuresBound is how long metrics wait for what they read from the store.
+const figuresBound = time.Second
+
 func (s *Server) backupFigures() metrics.Backup {
-	st := s.backups()
-	out := metrics.Backup{Scheduled: st.Directory != "", Failures: st.Failures}
+	out := metrics.Backup{Scheduled: s.cfg.Backup.Directory != ""}
+	ctx, cancel := context.WithTimeout(context.Background(), figuresBound)
+	defer cancel()
+	st, err := s.backups(ctx)
+	if err != nil {
+		return metrics.Backup{} // unknown
+	}
+	out.Failures = st.Failures
 	if st.Last != nil {
 		out.Last, out.Bytes, out.Took = st.Last.Finished, st.Last.Bytes, st.Last.Took
 	}

@@ -3,6 +3,7 @@ package app_test
 import (
 	"encoding/json"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -221,6 +222,33 @@ func (p *process) refusesHalf(t *testing.T) bool {
 	}
 }
 
+// written is how many bytes the store in the data directory has.
+func written(t *testing.T, p *process) (bytes int64) {
+	t.Helper()
+	_ = filepath.WalkDir(p.data("store"), func(_ string, e fs.DirEntry, err error) error {
+		if err == nil && e.Type().IsRegular() {
+			if info, err := e.Info(); err == nil { // it may be gone again
+				bytes += info.Size()
+			}
+		}
+		return nil
+	})
+	return bytes
+}
+
+// killedAt kills the process as soon as the store has so many bytes, if it ever has.
+func (p *process) killedAt(t *testing.T, bytes int64) {
+	t.Helper()
+	for written(t, p) < bytes {
+		select {
+		case <-p.exited:
+			return
+		case <-time.After(time.Millisecond):
+		}
+	}
+	p.kill(t)
+}
+
 // TestKillWhileRestoring kills restores. A store that is half restored is refused
 // by the server, which says what to do, and restoring again finishes it.
 func TestKillWhileRestoring(t *testing.T) {
@@ -236,22 +264,16 @@ func TestKillWhileRestoring(t *testing.T) {
 	}
 	p.kill(t)
 	whole := p.place(t)
-	begun := time.Now()
 	if out, err := coffer("operator", "restore", "-config="+whole.config(), file).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	took := time.Since(begun)
+	size := written(t, whole)
 	refused := 0
 	for range 5 * soak() {
 		to := p.place(t)
 		for range 2 {
-			cmd := coffer("operator", "restore", "-config="+to.config(), file)
-			if err := cmd.Start(); err != nil {
-				t.Fatal(err)
-			}
-			time.Sleep(rand.N(took))
-			_ = cmd.Process.Kill()
-			_ = cmd.Wait()
+			to.run(t, "operator", "restore", "-config="+to.config(), file)
+			to.killedAt(t, written(t, to)+rand.Int64N(size))
 			if to.refusesHalf(t) {
 				refused++
 			}

@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/hashicorp/vault/api"
 
@@ -149,6 +148,13 @@ func TestRestoredServer(t *testing.T) {
 		s.Must(t, 200, "POST", "secret/data/app", fmt.Sprintf(`{"data":{"a":"%d"}}`, n))
 	}
 	token := s.Token(t, map[string]string{"app": `path "secret/data/app" { capabilities = ["read"] }`})
+	inner := team(t, s, "web")
+	s.Must(t, 204, "POST", "sys/rotate", "")
+	if a := s.Do(t, "POST", "secret/data/app", inner, `{"data":{"a":"inside"}}`, in("web")...); a.Status != 200 {
+		t.Fatalf("a write in a namespace whose keys were rotated: %s", a.Body)
+	}
+	team(t, s, "gone")
+	s.Must(t, 200, "DELETE", "sys/namespaces/gone", "")
 	archive := fetchBackup(t, &s.Client, "sys/backup")
 	s.Must(t, 200, "POST", "secret/data/app", `{"data":{"a":"later"}}`)
 	body, _ := json.Marshal(map[string]string{"token": token})
@@ -157,6 +163,10 @@ func TestRestoredServer(t *testing.T) {
 	to := restoreInto(t, s, archive, "", backup.Restore{})
 	readsBack(t, to, "secret/data/app", "4")
 	readsBack(t, to, "secret/data/app?version=2", "1")
+	readsBack(t, to, "web/secret/data/app", "inside")
+	if a := to.Do(t, "GET", "secret/data/app", inner, "", in("web")...); a.Status != 200 {
+		t.Errorf("a token of a namespace is answered %d", a.Status)
+	}
 	if a := to.Do(t, "GET", "secret/data/app", token, ""); a.Status != 200 {
 		t.Errorf("the token of the day is answered %d", a.Status)
 	}
@@ -271,15 +281,10 @@ func TestScheduledBackups(t *testing.T) {
 			Bytes int
 		}
 	}
-	for begun := time.Now(); ; time.Sleep(20 * time.Millisecond) {
+	eventually(t, "a backup", func() bool {
 		s.Must(t, 200, "GET", "sys/backup/status", "").Into(t, &status)
-		if status.Last != nil {
-			break
-		}
-		if time.Since(begun) > 20*time.Second {
-			t.Fatalf("no backup comes: %+v", status)
-		}
-	}
+		return status.Last != nil
+	})
 	file, err := os.Open(status.Last.File)
 	if err != nil {
 		t.Fatal(err)

@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"net"
 	"os"
 	"time"
 
@@ -21,10 +22,7 @@ func (s *Server) release() format.Release {
 // store as it is.
 func (s *Server) join(ctx context.Context, r *running) error {
 	host, _ := os.Hostname()
-	address := s.cfg.APIAddr
-	if address == "" && len(s.listeners) > 0 {
-		address = s.listeners[0].url()
-	}
+	address := s.ownURL()
 	r.Members = member.New(member.Options{
 		Engine: s.barrier, Log: s.log,
 		Self: member.Info{
@@ -38,6 +36,32 @@ func (s *Server) join(ctx context.Context, r *running) error {
 	r.follow(s.barrier, member.Prefix, r.Members.Look)
 	_, err := s.release().Enter(ctx, s.barrier)
 	return err
+}
+
+// ownURL is how clients reach this node, as far as that is known.
+func (s *Server) ownURL() string {
+	if s.cfg.APIAddr == "" && len(s.listeners) > 0 {
+		return s.listeners[0].url()
+	}
+	return s.cfg.APIAddr
+}
+
+// ownAddress is how clients reach the server whichever node answers, "" where that is
+// not known: of several nodes each has an address of its own, and a listener on all
+// interfaces has none.
+func (s *Server) ownAddress() string {
+	switch {
+	case s.shared():
+		return ""
+	case s.cfg.APIAddr != "":
+		return s.cfg.APIAddr
+	}
+	for _, l := range s.listeners {
+		if a, ok := l.net.Addr().(*net.TCPAddr); ok && !a.IP.IsUnspecified() {
+			return l.url()
+		}
+	}
+	return ""
 }
 
 // raiseEvery is how often a node looks whether the store's format can be raised.

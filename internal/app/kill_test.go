@@ -65,6 +65,18 @@ func (l *load) asker(t *testing.T, c *apptest.Client) asker {
 	}
 }
 
+// more waits until so many more requests have been answered.
+func (l *load) more(t *testing.T, n int) {
+	t.Helper()
+	answered := func() int {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return l.answered
+	}
+	from := answered()
+	eventually(t, "the server answers", func() bool { return answered() >= from+n })
+}
+
 // checkAudit wants an outcome of every answered request in the log's entries
 // from one on, and returns how far the log goes.
 func (l *load) checkAudit(t *testing.T, dir string, from uint64) (to uint64) {
@@ -101,7 +113,8 @@ func TestKill(t *testing.T) {
 			defer close(done)
 			l.run(t, &p.Client)
 		}()
-		time.Sleep(100*time.Millisecond + rand.N(400*time.Millisecond))
+		l.more(t, 30)
+		time.Sleep(rand.N(400 * time.Millisecond))
 		p.kill(t)
 		<-done
 		seq = l.checkAudit(t, p.data("audit"), seq+1)

@@ -74,7 +74,7 @@ func (s *Server) openListener(ctx context.Context, c config.Listener) (*listener
 	l := &listener{secure: c.TLS.Mode != config.TLSOff}
 	options := httpapi.Options{
 		Serve: s.gateway.Serve, Log: s.log, MaxBody: c.MaxRequestSize, MaxDuration: c.MaxRequestDuration,
-		RequireRequestHeader: c.RequireRequestHeader, Headers: headers(c.ResponseHeaders), Panicked: s.metrics.Panicked,
+		RequireRequestHeader: c.RequireRequestHeader, Headers: headers(c.ResponseHeaders), Panicked: s.metrics.Panicked, CORS: s.cors, Recorded: s.recorded,
 	}
 	if options.MaxBody == 0 {
 		options.MaxBody = s.cfg.MaxPayloadSize + overhead
@@ -135,7 +135,7 @@ func (s *Server) openTLS(ctx context.Context, c config.TLS, l *listener) (*tls.C
 	}
 	l.caFile, l.expiry = authority.CAFile(), authority.Expiry
 	s.background.Go(func() { authority.Renew(ctx) })
-	return certificate.Config(base, authority, tls.NoClientCert), nil
+	return certificate.Config(base, authority, c.Auth), nil
 }
 
 func headers(given map[string]map[string][]string) httpapi.StatusHeaders {

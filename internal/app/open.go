@@ -25,7 +25,7 @@ func (s *Server) openStorage(ctx context.Context) (storage.Engine, error) {
 		if kind == nil {
 			return nil, fmt.Errorf("this binary has no storage engine %q", s.cfg.Storage.Kind)
 		}
-		e, err := kind.Open(ctx, s.cfg.Storage.Settings)
+		e, err := kind.Open(ctx, s.cfg.Storage.Settings, s.log)
 		if err != nil {
 			return nil, fmt.Errorf("storage %q: %w", s.cfg.Storage.Kind, err)
 		}

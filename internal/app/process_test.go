@@ -16,6 +16,7 @@ import (
 
 	"github.com/cofferhq/coffer/internal/app/apptest"
 	"github.com/cofferhq/coffer/internal/cli"
+	"github.com/cofferhq/coffer/internal/storage/etcd/etcdtest"
 )
 
 // asCoffer lets this test binary run as the command coffer, so that a server is
@@ -26,6 +27,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv(asCoffer) != "" {
 		os.Exit(cli.Main(context.Background(), os.Args[1:], cli.FromProcess()))
 	}
+	etcdtest.Main()
 	endSoftHSM := softHSM()
 	code := m.Run()
 	endSoftHSM()
@@ -228,7 +230,7 @@ func encode(v any) string {
 // eventually waits until ok, which is asked often.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); !ok(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("it does not come about: %s", what)
 		}

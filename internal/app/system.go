@@ -15,48 +15,49 @@ import (
 	"github.com/cofferhq/coffer/internal/route"
 	"github.com/cofferhq/coffer/internal/storage/pebble"
 	"github.com/cofferhq/coffer/internal/sys"
+	"github.com/cofferhq/coffer/internal/token"
 )
 
 // systemOptions is what the routes below sys/ ask of the server.
 func (s *Server) systemOptions() sys.Options {
 	return sys.Options{
 		Node: s.node,
-		Open: s.opened.Load,
-		Why:  s.why, AuditLog: s.auditLog, RepairAuditLog: s.audit.Repair, Metrics: s.showMetrics, OpenAPI: s.openAPI, Sanitized: s.sanitized,
-		InFlight: s.inFlight, Kinds: func() []*engine.Spec { return builtin.Engines },
-		ClusterID: s.clusterID, Backup: s.writeBackup, Backups: s.backups,
+		RightsOf: func(ctx context.Context, tok *token.Token, namespace string) (route.Rights, error) {
+			return s.gateway.RightsOf(ctx, tok, namespace)
+		},
+		Opened: func(namespace string) *sys.Unsealed { return s.opened.Load().of(namespace) },
+		Why:    s.why, AuditLog: s.auditLog, RepairAuditLog: s.audit.Repair, Metrics: s.showMetrics, OpenAPI: s.openAPI, Sanitized: s.sanitized,
+		InFlight: s.inFlight, Log: s.tap, Kinds: func() []*engine.Spec { return builtin.Engines },
+		ClusterName: s.clusterName, Backup: s.writeBackup, Backups: s.backups,
 		NewPad: newPad, Address: s.cfg.APIAddr, StorageType: s.cfg.Storage.Kind, Shared: s.shared(), Version: s.version,
 		Storage: s.storageState,
 	}
 }
 
-// storageState says whether the storage engine can be reached, and how old at most
-// what this node answers from memory is.
-func (s *Server) storageState(ctx context.Context) sys.Storage {
+// storageState says whether the storage engine can be reached, which it is asked
+// unless it has just answered, and how old at most what this node answers from
+// memory is.
+func (s *Server) storageState(ctx context.Context, answered bool) sys.Storage {
 	ctx, cancel := context.WithTimeout(ctx, barrier.CacheBound)
 	defer cancel()
-	err := s.barrier.Reached(ctx)
+	reached := answered || s.barrier.Reached(ctx) == nil
 	behind := s.barrier.Behind()
-	return sys.Storage{Reached: err == nil, Behind: behind, Serving: err == nil || behind < s.cfg.StaleReads}
+	return sys.Storage{Reached: reached, Behind: behind, Serving: reached || behind < s.cfg.StaleReads}
 }
 
-// clusterID returns what tells this store from every other, and its name.
-func (s *Server) clusterID() (id, name string) {
-	status, err := s.node.Status(context.Background())
-	if err != nil {
-		return "", s.cfg.ClusterName
+// clusterName returns the configured name of the cluster, or one made of its id.
+func (s *Server) clusterName(id string) string {
+	if s.cfg.ClusterName == "" && len(id) >= 8 {
+		return "coffer-cluster-" + id[:8]
 	}
-	if name = s.cfg.ClusterName; name == "" && len(status.ClusterID) >= 8 {
-		name = "coffer-cluster-" + status.ClusterID[:8]
-	}
-	return status.ClusterID, name
+	return s.cfg.ClusterName
 }
 
 // newPad returns a one-time pad of printable characters.
 func newPad() string { return (rand.Text() + rand.Text() + rand.Text() + rand.Text())[:tokenLength] }
 
-func (s *Server) why(requestID string) (sys.Why, error) {
-	d, err := s.gateway.Why(requestID)
+func (s *Server) why(requestID, namespace string) (sys.Why, error) {
+	d, err := s.gateway.Why(requestID, namespace)
 	if err != nil {
 		return sys.Why{}, err
 	}
@@ -115,6 +116,7 @@ func (s *Server) sources() metrics.Sources {
 		Backup:  s.backupFigures,
 		Caches:  s.cacheFigures,
 		Jobs:    s.jobFigures,
+		Quotas:  s.quotaFigures,
 		Cluster: s.clusterFigures,
 		Audit: func() metrics.Audit {
 			st := s.audit.Stats()
@@ -145,23 +147,19 @@ func (s *Server) clusterFigures() (c metrics.Cluster, unsealed bool) {
 	if r == nil || r.Members == nil {
 		return c, false
 	}
-	for _, m := range r.Members.List() {
-		if m.Live {
-			c.Live++
-		}
-	}
+	c.Live = r.Members.Live()
 	c.Behind, c.ClockAhead = s.barrier.Behind(), r.Members.Offset()
 	return c, true
 }
 
 func (s *Server) cacheFigures() []metrics.Cache {
 	r := s.getRunning()
-	if r == nil || r.tokenCache == nil {
+	if r == nil || r.tokenCache == nil || r.Realms == nil {
 		return nil
 	}
-	caches := []metrics.Cache{counted("tokens", r.tokenCache.Stats()), counted("policies", r.Policies.CacheStats())}
-	if r.rowCache != nil {
-		caches = append(caches, counted("rows", r.rowCache.Stats()))
+	caches := []metrics.Cache{counted("tokens", r.tokenCache.Stats())}
+	for name, stats := range r.Realms.CacheStats() {
+		caches = append(caches, counted(name, stats))
 	}
 	return caches
 }
@@ -179,4 +177,12 @@ func times(h pebble.Histogram) metrics.Times {
 
 func counted(name string, s barrier.CacheStats) metrics.Cache {
 	return metrics.Cache{Name: name, Hits: s.Hits, Misses: s.Misses, Entries: s.Entries}
+}
+
+func (s *Server) quotaFigures() map[string]uint64 {
+	r := s.opened.Load()
+	if r == nil || s.getRunning() == nil {
+		return nil
+	}
+	return r.Quotas.Refused()
 }

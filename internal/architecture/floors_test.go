@@ -17,17 +17,20 @@ const module = "github.com/cofferhq/coffer/"
 // one floor do not import each other, save below a "/...".
 var floors = []string{
 	"internal/fault",
-	"internal/wire internal/storage internal/policy internal/audit internal/process internal/metrics",
-	"internal/storage/... internal/seal internal/route internal/config internal/format",
+	"internal/lifetime internal/wire internal/storage internal/policy internal/audit internal/process internal/metrics internal/monitor",
+	"internal/storage/... internal/seal internal/route internal/config internal/format internal/password",
 	"internal/seal/... internal/barrier internal/audit/auditstore internal/job",
-	"internal/policy/policystore internal/auth internal/engine internal/node internal/member internal/backup",
-	"internal/token internal/engine/... internal/auth/userpass",
-	"internal/mount internal/auth/tokens",
+	"internal/identity internal/namespace internal/quota internal/policy/... internal/auth internal/auth/issuer internal/auth/attempts internal/engine internal/node internal/member internal/backup internal/browser",
+	"internal/factor internal/broker internal/lease internal/agenda internal/engine/rows",
+	"internal/token internal/engine/... internal/auth/...",
+	"internal/access internal/mount internal/auth/tokens",
+	"internal/realm",
 	"internal/sys internal/builtin",
 	"internal/gateway",
 	"internal/httpapi/... internal/httpapi internal/docgen",
 	"internal/app",
 	"client",
+	"internal/plan",
 	"internal/cli/... internal/cli",
 	"internal/docgen/...",
 	"cmd/...",
@@ -93,7 +96,7 @@ func TestFloors(t *testing.T) {
 // TestEveryPackageIsDescribed holds the table in docs/architecture.md to the
 // tree, both ways.
 func TestEveryPackageIsDescribed(t *testing.T) {
-	out, err := exec.Command("go", "list", module+"...").Output()
+	out, err := exec.Command("go", "list", "-tags", "pkcs11", module+"...").Output()
 	if err != nil {
 		t.Fatalf("go list: %v", err)
 	}
@@ -101,9 +104,16 @@ func TestEveryPackageIsDescribed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	_, table, found := strings.Cut(string(text), "\n## Packages")
+	if table, _, _ = strings.Cut(table, "\n## "); !found {
+		t.Fatal("docs/architecture.md has no section on packages")
+	}
 	described := map[string]bool{}
-	for _, row := range regexp.MustCompile("(?m)^\\| `([a-z0-9/]+)` \\| [^|]").FindAllSubmatch(text, -1) {
-		described[string(row[1])] = true
+	for _, row := range regexp.MustCompile("(?m)^\\| `([a-z0-9/]+)` \\| [^|]").FindAllStringSubmatch(table, -1) {
+		if described[row[1]] {
+			t.Errorf("docs/architecture.md has two rows for %s", row[1])
+		}
+		described[row[1]] = true
 	}
 	for path := range strings.FieldsSeq(string(out)) {
 		name := strings.TrimPrefix(path, module)
@@ -113,9 +123,7 @@ func TestEveryPackageIsDescribed(t *testing.T) {
 		delete(described, name)
 	}
 	for name := range described {
-		if _, err := os.Stat("../../" + name); err != nil {
-			t.Errorf("docs/architecture.md describes %s, which is not there", name)
-		}
+		t.Errorf("docs/architecture.md describes %s, which is no package", name)
 	}
 }
 

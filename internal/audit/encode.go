@@ -1,6 +1,8 @@
 package audit
 
 import (
+	"maps"
+	"slices"
 	"strconv"
 	"time"
 	"unicode/utf8"
@@ -52,7 +54,29 @@ func appendRequest(b []byte, r *Request) []byte {
 	b = appendText(b, "correlation_id", r.CorrelationID)
 	b = appendNumber(b, "wrap_ttl", r.WrapTTL)
 	b = appendTexts(b, "fields", r.Fields)
+	b = appendHeaders(b, r.Headers)
 	return closeObject(b, start)
+}
+
+func appendHeaders(b []byte, headers map[string][]string) []byte {
+	if len(headers) == 0 {
+		return b
+	}
+	b = append(appendName(b, "headers"), '{')
+	for i, name := range slices.Sorted(maps.Keys(headers)) {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(appendString(b, name), ':', '[')
+		for i, v := range headers[name] {
+			if i > 0 {
+				b = append(b, ',')
+			}
+			b = appendString(b, v)
+		}
+		b = append(b, ']')
+	}
+	return append(b, '}')
 }
 
 func appendPrincipal(b []byte, p *Principal) []byte {
@@ -61,6 +85,8 @@ func appendPrincipal(b []byte, p *Principal) []byte {
 	b = appendText(b, "accessor", p.Accessor)
 	b = appendText(b, "entity_id", p.EntityID)
 	b = appendTexts(b, "policies", p.Policies)
+	b = appendTexts(b, "identity_policies", p.Identity)
+	b = appendText(b, "namespace", p.Namespace)
 	b = appendText(b, "token_type", p.TokenType)
 	if !p.Issued.IsZero() {
 		b = append(b, `,"issued":"`...)

@@ -60,6 +60,10 @@ type Request struct {
 	CorrelationID string   `json:"correlation_id,omitempty"` // chosen by the client
 	WrapTTL       int64    `json:"wrap_ttl,omitempty"`       // seconds; set when the answer is wrapped
 	Fields        []string `json:"fields,omitempty"`         // names of the parameters given, never their values
+	// Headers are those that an operator chose, by their names in lower case. Ones
+	// that carry tokens and the like cannot be chosen; values are hashed unless the
+	// operator said that they need not be.
+	Headers map[string][]string `json:"headers,omitempty"`
 }
 
 // Principal is who asked.
@@ -67,9 +71,11 @@ type Principal struct {
 	DisplayName string    `json:"display_name,omitempty"`
 	Accessor    string    `json:"accessor,omitempty"` // the token's accessor, which cannot be used as the token
 	EntityID    string    `json:"entity_id,omitempty"`
-	Policies    []string  `json:"policies,omitempty"`
-	TokenType   string    `json:"token_type,omitempty"` // service or batch
-	Issued      time.Time `json:"issued,omitzero"`      // when the token was made; UTC, second precision
+	Policies    []string  `json:"policies,omitempty"`          // the token's own
+	Identity    []string  `json:"identity_policies,omitempty"` // those that its entity adds
+	Namespace   string    `json:"namespace,omitempty"`         // path of the token's own namespace, from which its policies name paths; empty for the root
+	TokenType   string    `json:"token_type,omitempty"`        // service or batch
+	Issued      time.Time `json:"issued,omitzero"`             // when the token was made; UTC, second precision
 }
 
 // Decision is what the policies said.

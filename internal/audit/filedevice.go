@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -224,8 +225,9 @@ func (d *FileDevice) appendAuth(b []byte, e *Entry) []byte {
 	b, start := openObject(b, "auth")
 	b = appendText(b, "accessor", d.accessor(p.Accessor))
 	b = appendText(b, "display_name", p.DisplayName)
-	b = appendTexts(b, "policies", p.Policies)
+	b = appendTexts(b, "policies", slices.Concat(p.Policies, p.Identity))
 	b = appendTexts(b, "token_policies", p.Policies)
+	b = appendTexts(b, "identity_policies", p.Identity)
 	if e.Decision != nil {
 		b = append(b, `,"policy_results":{"allowed":`...)
 		b = strconv.AppendBool(b, e.Decision.Allowed)
@@ -266,6 +268,7 @@ func (d *FileDevice) appendVaultRequest(b []byte, e *Entry) []byte {
 	b = appendText(b, "remote_address", r.RemoteAddress)
 	b = appendNumber(b, "remote_port", int64(r.RemotePort))
 	b = appendNumber(b, "wrap_ttl", r.WrapTTL)
+	b = appendHeaders(b, r.Headers)
 	return closeObject(b, start)
 }
 

@@ -16,9 +16,16 @@ import (
 type Login struct {
 	route.Notes
 	Alias       string            // the name by which the method knows the caller: the username
+	Groups      []string          // groups that the method's source says the caller is in, by the names it knows them by
 	DisplayName string            // for logs: "userpass-bob"
 	Policies    []string          // without "default", which the gateway adds unless NoDefault
 	Metadata    map[string]string // shown in lookups and logs; never secret
+	// AliasMetadata is what identity keeps of the alias, for templates of policies;
+	// nil keeps Metadata.
+	AliasMetadata map[string]string
+	// Binding is what the method needs at a renewal to know the caller again; it is
+	// kept with the token and shown nowhere.
+	Binding string
 	TokenParams
 }
 
@@ -39,9 +46,9 @@ type TokenParams struct {
 // Renewer is a method that decides whether a token it once granted may still be
 // renewed: a user that was deleted may not.
 type Renewer interface {
-	// Renew gets the login as it was granted and returns it as it would be
-	// granted now, or a fault.Denied.
-	Renew(ctx context.Context, login Login) (Login, error)
+	// Renew gets who asks and the login as it was granted, and returns it as it
+	// would be granted now, or a fault.Denied.
+	Renew(ctx context.Context, by route.Caller, login Login) (Login, error)
 }
 
 // DefaultLifetime is the server's default_lease_ttl and max_lease_ttl unless

@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"regexp"
 	"slices"
 	"strings"
 
@@ -81,6 +82,31 @@ func (p *TokenParams) Check() error {
 		return fault.New(fault.Invalid, "'token_type' cannot be 'batch' or 'default_batch' when set to generate tokens with limited use count")
 	}
 	return nil
+}
+
+// Renamed lets a parameter's older name count where the newer is not given. old is
+// kept in row, for answers that show it, and cleared there by the newer name.
+func Renamed[T any](field **T, old, row *T) {
+	switch {
+	case *field != nil:
+		var none T
+		*row = none
+	case old != nil:
+		*field, *row = old, *old
+	}
+}
+
+// names are what Vault accepts as a name of a user or a role.
+var names = regexp.MustCompile(`^\w([\w.-]*\w)?$`)
+
+const maxName = 256
+
+// NameOf returns the name of a user or a role in its one spelling.
+func NameOf(what, text string) (string, error) {
+	if len(text) > maxName || !names.MatchString(text) {
+		return "", fault.New(fault.Invalid, "a %s name has letters, digits, '_', '-' and '.', starts and ends with none of the last two, and has at most %d characters", what, maxName)
+	}
+	return strings.ToLower(text), nil
 }
 
 // Policies returns names of policies trimmed, in lower case, sorted, each once.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"log/slog"
 	"strconv"
 	"sync/atomic"
 	"testing"
@@ -23,7 +24,7 @@ func openPostgres(t *testing.T, s *postgrestest.Server) storage.Engine {
 	t.Helper()
 	e, err := postgres.Kind.Open(context.Background(), map[string]string{
 		"connection_url": s.URL("postgres"), "table": "backup" + strconv.FormatInt(tables.Add(1), 10), "request_timeout": "1s",
-	})
+	}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

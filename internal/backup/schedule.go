@@ -2,16 +2,18 @@ package backup
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
-	"sync"
 	"time"
 
 	"github.com/cofferhq/coffer/internal/barrier"
+	"github.com/cofferhq/coffer/internal/job"
+	"github.com/cofferhq/coffer/internal/storage"
 )
 
 // Plan says where backups go, how often, and how long they are kept.
@@ -22,145 +24,167 @@ type Plan struct {
 	KeepFor   time.Duration // those younger than this; 0 is no bound
 }
 
-// Turn decides which node of a cluster makes a backup that is due. It calls work
-// on the node whose turn it is, and returns whether it did; work's context ends
-// when the turn is lost to another node. The error is work's own, or says why
-// nobody can be asked. What nodes take for due differs by what lies in their
-// directories: a Turn for several keeps for itself when the last one was made.
-type Turn func(ctx context.Context, due time.Time, work func(context.Context) error) (mine bool, err error)
-
-// Alone is the Turn of a node that is the only one.
-func Alone(ctx context.Context, _ time.Time, work func(context.Context) error) (bool, error) {
-	return true, work(ctx)
-}
-
 // Done is a backup that was made and proven.
 type Done struct {
-	File     string
-	Finished time.Time
-	Took     time.Duration // 0 for one that an earlier process made
-	Bytes    uint64
-	Rows     uint64 // 0 for one that an earlier process made
-	SHA256   string // "" for one that an earlier process made
+	Node     string        `json:"node"` // that made it
+	File     string        `json:"file"`
+	Finished time.Time     `json:"finished"`
+	Took     time.Duration `json:"took"`
+	Bytes    uint64        `json:"bytes"`
+	Rows     uint64        `json:"rows"`
+	SHA256   string        `json:"sha256"`
 }
 
-// Status is how a schedule stands. Its zero value is that of no schedule.
+// Status is how a schedule stands, the same on every node. Its zero value is that
+// of no schedule.
 type Status struct {
 	Directory string
 	Every     time.Duration
 	Next      time.Time
 	Last      *Done
 	Failures  int    // since the last success
-	Error     string // of the last try, "" after a success
+	Error     string // of the last try, "" after a success; a few hundred bytes at most
 }
 
-// Scheduler makes backups when they are due.
+// Scheduler makes backups when they are due: a job of which the nodes of a store
+// do each one once, whichever of them has a schedule. A node that dies between
+// the file's appearance and the note that it is there leaves one too many.
 type Scheduler struct {
 	Plan    Plan
 	From    Source
 	Barrier *barrier.Barrier
-	Turn    Turn
+	Node    string // the name of this node
 	Log     *slog.Logger
 	// Record puts a backup, or its failure, into the audit log; an error fails the
 	// backup, and its file is removed.
 	Record func(ctx context.Context, sum *Summary, file string, failed error) error
 
-	mu     sync.Mutex
-	status Status
+	queue *job.Queue
 }
 
-// Pauses after a failure: a full disk or a lost engine is tried again before the
-// next backup would be due.
 const (
-	retryFirst = time.Minute
-	retryMost  = time.Hour
-	retryNew   = time.Second // while the store is being initialized
+	jobID = "store" // the one job of its kind
+	// Rows of the schedule: when a backup was begun, and the last that was done.
+	prefix   = "core/backups/"
+	begunKey = prefix + "begun"
+	lastKey  = prefix + "last"
+	longest  = 24 * time.Hour // that one may take
 )
 
-// Status says how the schedule stands.
-func (s *Scheduler) Status() Status {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.status
-}
-
-// Run makes backups until ctx ends. What is due is told from the files that are
-// there, so that a restart neither skips a backup nor makes one too many.
-func (s *Scheduler) Run(ctx context.Context) error {
-	next := s.begin()
-	for failures := 0; ; {
-		s.set(func(st *Status) { st.Next = next })
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(time.Until(next)):
-		}
-		mine, err := s.Turn(ctx, next, s.Make)
-		switch {
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case errors.Is(err, errNotWhole):
-			next = time.Now().Add(retryNew)
-		case err != nil:
-			failures++
-			s.failed(ctx, err, failures)
-			next = time.Now().Add(min(retryFirst<<min(failures-1, 6), retryMost, s.Plan.Every))
-		default:
-			failures = 0
-			if !mine {
-				s.set(func(st *Status) { st.Failures, st.Error = 0, "" })
-			}
-			if next = next.Add(s.Plan.Every); !next.After(time.Now()) {
-				next = time.Now().Add(s.Plan.Every)
-			}
-		}
-	}
-}
-
-// begin looks at what is there and returns when the next backup is due.
-func (s *Scheduler) begin() time.Time {
-	s.set(func(st *Status) { *st = Status{Directory: s.Plan.Directory, Every: s.Plan.Every} })
-	files, err := list(s.Plan.Directory)
-	if err != nil || len(files) == 0 {
-		return time.Now()
-	}
-	newest := files[0]
-	s.set(func(st *Status) {
-		st.Last = &Done{File: filepath.Join(s.Plan.Directory, newest.name), Finished: newest.made, Bytes: newest.size}
+// Join has w make the backups. It is called before w runs.
+func (s *Scheduler) Join(ctx context.Context, w *job.Workers) (err error) {
+	s.queue, err = w.Add(job.Kind{
+		Name: "backup", Doc: "Makes the backups of a schedule.",
+		Run: s.run, Timeout: longest, MaxBackoff: min(time.Hour, s.Plan.Every),
 	})
-	return newest.made.Add(s.Plan.Every)
+	if err != nil {
+		return err
+	}
+	_, err = s.Barrier.Update(ctx, s.begin)
+	return err
 }
 
-func (s *Scheduler) set(change func(*Status)) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	change(&s.status)
+// begin makes the first backup due at once, and one sooner where the schedule is
+// denser than it was.
+func (s *Scheduler) begin(t storage.Txn) error {
+	next, found, err := s.queue.Due(t, jobID)
+	latest := time.Now().Add(s.Plan.Every)
+	switch {
+	case err != nil:
+		return err
+	case !found:
+		return s.queue.Schedule(t, jobID, time.Now())
+	case next.After(latest):
+		return s.queue.Schedule(t, jobID, latest)
+	}
+	return nil
 }
 
+// Status says how the schedule stands.
+func (s *Scheduler) Status(ctx context.Context) (Status, error) {
+	st := Status{Directory: s.Plan.Directory, Every: s.Plan.Every}
+	err := s.Barrier.View(ctx, func(r storage.Reader) (err error) {
+		if st.Next, _, err = s.queue.Due(r, jobID); err != nil {
+			return err
+		}
+		row, err := r.Get(lastKey)
+		if errors.Is(err, storage.ErrNotFound) {
+			return nil
+		}
+		if err == nil {
+			err = json.Unmarshal(row, &st.Last)
+		}
+		return err
+	})
+	if err != nil {
+		return Status{}, err
+	}
+	failing, err := s.queue.Failing(ctx, "", 1)
+	if len(failing) > 0 {
+		st.Failures, st.Error = failing[0].Tries, failing[0].Error
+	}
+	return st, err
+}
+
+// run does the job. Other nodes may have their own plans; this node's holds.
+func (s *Scheduler) run(ctx context.Context, c *job.Claim, jobs []job.Job) error {
+	j := jobs[0]
+	done, err := s.make(ctx, c)
+	if err != nil {
+		s.failed(ctx, err, j.Tries+1)
+		return err
+	}
+	row, err := json.Marshal(done)
+	if err != nil {
+		return err
+	}
+	next := j.Due.Add(s.Plan.Every)
+	if now := time.Now(); !next.After(now) {
+		next = now.Add(s.Plan.Every)
+	}
+	_, err = c.Update(ctx, func(t *job.Txn) error {
+		if err := t.Put(lastKey, row); err != nil {
+			return err
+		}
+		return t.Again(j, next)
+	})
+	return err
+}
+
+// failed records a failure that is the backup's own.
 func (s *Scheduler) failed(ctx context.Context, err error, failures int) {
-	s.set(func(st *Status) { st.Failures, st.Error = failures, err.Error() })
+	if ctx.Err() != nil || errors.Is(err, errNotWhole) || errors.Is(err, job.ErrClaimLost) {
+		return
+	}
 	s.Log.Error("a scheduled backup failed", "directory", s.Plan.Directory, "failures", failures, "error", err)
+	if errors.Is(err, storage.ErrUnavailable) {
+		return // there will be many until the engine is back
+	}
 	if err := s.Record(ctx, nil, s.Plan.Directory, err); err != nil {
 		s.Log.Error("the failure of a backup is not in the audit log", "error", err)
 	}
 }
 
-// Make makes one backup, proves it, and removes what need not be kept. Run calls
-// it when one is due; whoever decides that otherwise calls it in place of Run.
-func (s *Scheduler) Make(ctx context.Context) error {
-	begun := time.Now()
+// make makes one backup, proves it, and removes what need not be kept.
+func (s *Scheduler) make(ctx context.Context, c *job.Claim) (*Done, error) {
+	begun := time.Now().UTC()
+	// It is noted first, so that a store that takes no writes, and could not note
+	// later that this backup is there, does not have it made again and again.
+	_, err := c.Update(ctx, func(t *job.Txn) error { return t.Put(begunKey, []byte(begun.Format(time.RFC3339)+" "+s.Node)) })
+	if err != nil {
+		return nil, err
+	}
 	if err := os.MkdirAll(s.Plan.Directory, 0o700); err != nil {
-		return err
+		return nil, err
 	}
 	if err := removeUnfinished(s.Plan.Directory); err != nil {
-		return err
+		return nil, err
 	}
-	sum, file, err := s.write(ctx)
+	sum, file, err := s.write(ctx, c)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	done := &Done{File: file, Finished: time.Now().UTC(), Took: time.Since(begun), Bytes: sum.Bytes, Rows: sum.Rows, SHA256: sum.SHA256}
-	s.set(func(st *Status) { st.Last, st.Failures, st.Error = done, 0, "" })
+	done := &Done{Node: s.Node, File: file, Finished: time.Now().UTC(), Took: time.Since(begun), Bytes: sum.Bytes, Rows: sum.Rows, SHA256: sum.SHA256}
 	s.Log.Info("a backup was made and proven", "file", file, "bytes", sum.Bytes, "rows", sum.Rows, "took", done.Took, "sha256", sum.SHA256)
 	removed, err := retain(s.Plan, time.Now())
 	for _, name := range removed {
@@ -170,12 +194,12 @@ func (s *Scheduler) Make(ctx context.Context) error {
 		// The backup is there; that the old ones are too does it no harm.
 		s.Log.Error("old backups cannot be removed", "directory", s.Plan.Directory, "error", err)
 	}
-	return nil
+	return done, nil
 }
 
 // write makes a file that appears under its name only when it is whole, on the
-// disk, proven and recorded.
-func (s *Scheduler) write(ctx context.Context) (sum Summary, path string, err error) {
+// disk, proven and recorded, and the claim on making it still holds.
+func (s *Scheduler) write(ctx context.Context, c *job.Claim) (sum Summary, path string, err error) {
 	f, err := os.OpenFile(filepath.Join(s.Plan.Directory, unfinishedName()), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return sum, "", err
@@ -193,6 +217,9 @@ func (s *Scheduler) write(ctx context.Context) (sum Summary, path string, err er
 	}
 	if err := s.prove(ctx, f, &sum); err != nil {
 		return sum, "", fmt.Errorf("the backup that was written is not what it should be: %w", err)
+	}
+	if _, err := c.Update(ctx, func(*job.Txn) error { return nil }); err != nil {
+		return sum, "", err
 	}
 	path = filepath.Join(s.Plan.Directory, nameOf(&sum.Header))
 	if err := s.Record(ctx, &sum, path, nil); err != nil {

@@ -10,17 +10,18 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/cofferhq/coffer/internal/backup"
+	"github.com/cofferhq/coffer/internal/barrier"
+	"github.com/cofferhq/coffer/internal/job"
 	"github.com/cofferhq/coffer/internal/storage"
 	"github.com/cofferhq/coffer/internal/storage/memory"
 )
 
-// scheduled is a schedule over a store of its own, and what it recorded.
+// scheduled is a node with a schedule over a store, and what it recorded.
 type scheduled struct {
 	*backup.Scheduler
 	*store
@@ -32,10 +33,14 @@ type scheduled struct {
 
 func newScheduled(t *testing.T, p backup.Plan) *scheduled {
 	t.Helper()
-	e := memory.New()
-	s := &scheduled{store: newStore(t, e)}
+	return newStore(t, memory.New()).scheduled("a", p)
+}
+
+// scheduled returns a node of the store.
+func (st *store) scheduled(node string, p backup.Plan) *scheduled {
+	s := &scheduled{store: st}
 	s.Scheduler = &backup.Scheduler{
-		Plan: p, From: from, Barrier: s.barrier, Turn: backup.Alone, Log: slog.New(slog.DiscardHandler),
+		Plan: p, From: from, Barrier: st.barrier, Node: node, Log: slog.New(slog.DiscardHandler),
 		Record: func(_ context.Context, sum *backup.Summary, file string, failed error) error {
 			s.mu.Lock()
 			defer s.mu.Unlock()
@@ -50,14 +55,22 @@ func newScheduled(t *testing.T, p backup.Plan) *scheduled {
 	return s
 }
 
-// run runs the schedule for some time.
+// run runs the node for some time.
 func (s *scheduled) run(t *testing.T, d time.Duration) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), d)
 	defer cancel()
-	if err := s.Run(ctx); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("%v", err)
-	}
+	w, err := job.New(job.Options{Engine: s.barrier, Node: s.Node, Beat: time.Minute})
+	must(t, err)
+	must(t, s.Join(ctx, w))
+	must(t, w.Run(ctx))
+}
+
+func (s *scheduled) status(t *testing.T) backup.Status {
+	t.Helper()
+	st, err := s.Status(t.Context())
+	must(t, err)
+	return st
 }
 
 func names(t *testing.T, dir string) (out []string) {
@@ -81,8 +94,8 @@ func TestSchedule(t *testing.T) {
 		plan := backup.Plan{Directory: dir, Every: time.Hour, KeepFor: 1000 * time.Hour}
 		s := newScheduled(t, plan)
 		s.run(t, 2*time.Hour+time.Minute) // at 0 h, 1 h, 2 h
-		if len(s.made) != 3 || s.Status().Failures != 0 || s.Status().Last.File != filepath.Join(dir, s.made[2]) {
-			t.Errorf("%v, %+v", s.made, s.Status())
+		if st := s.status(t); len(s.made) != 3 || st.Failures != 0 || st.Last.Node != "a" || st.Last.File != filepath.Join(dir, s.made[2]) || !st.Next.After(time.Now()) {
+			t.Errorf("%v, %+v", s.made, st)
 		}
 		s.run(t, 30*time.Minute) // none is due
 		if len(s.made) != 3 {
@@ -143,14 +156,7 @@ func TestUnfinishedIsRemoved(t *testing.T) {
 	}
 	must(t, os.Chtimes(filepath.Join(dir, old), time.Now().Add(-48*time.Hour), time.Now().Add(-48*time.Hour)))
 	s := newScheduled(t, backup.Plan{Directory: dir, Every: time.Hour, Keep: 1})
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan struct{})
-	go func() { defer close(done); _ = s.Run(ctx) }()
-	for s.Status().Last == nil {
-		time.Sleep(time.Millisecond)
-	}
-	cancel()
-	<-done
+	s.run(t, time.Second)
 	if got := names(t, dir); slices.Contains(got, old) || !slices.Contains(got, young) || len(got) != 2 {
 		t.Errorf("%v", got)
 	}
@@ -163,16 +169,16 @@ func TestScheduleFails(t *testing.T) {
 	synced(t, func(t *testing.T) {
 		s := newScheduled(t, backup.Plan{Directory: dir, Every: 24 * time.Hour, Keep: 2})
 		s.refuse = errors.New("the audit log is full")
-		s.run(t, 3*time.Minute+30*time.Second) // at 0 min, 1 min, 3 min
-		if st := s.Status(); st.Failures != 3 || !strings.Contains(st.Error, "audit log is full") || len(s.failures) != 3 {
-			t.Errorf("%+v", st)
+		s.run(t, 10*time.Minute) // after a second, two, four, and so on
+		if st := s.status(t); st.Failures < 8 || st.Failures > 12 || !strings.Contains(st.Error, "audit log is full") || len(s.failures) != st.Failures {
+			t.Errorf("%+v, %d recorded", st, len(s.failures))
 		}
 		if left := names(t, dir); len(left) != 0 {
 			t.Errorf("%v are left", left)
 		}
 		s.refuse = nil
-		s.run(t, time.Minute)
-		if st := s.Status(); st.Failures != 0 || st.Error != "" || st.Last == nil {
+		s.run(t, 10*time.Minute)
+		if st := s.status(t); st.Failures != 0 || st.Error != "" || st.Last == nil {
 			t.Errorf("%+v", st)
 		}
 		s.barrier.Shut()
@@ -188,61 +194,142 @@ func TestScheduleProvesWhatItWrote(t *testing.T) {
 		must(t, err)
 		_, err = s.engine.Update(t.Context(), put("core/x", "not what was written"))
 		must(t, err)
-		s.run(t, time.Second)
-		if st := s.Status(); st.Failures != 1 || !strings.Contains(st.Error, "core/x") || len(names(t, dir)) != 0 {
+		s.run(t, time.Second/2)
+		if st := s.status(t); st.Failures == 0 || !strings.Contains(st.Error, "core/x") || len(names(t, dir)) != 0 {
 			t.Errorf("%+v, %v", st, names(t, dir))
 		}
 		s.barrier.Shut()
 	})
 }
 
-// Of several nodes one makes each backup, and a node that loses its turn stops.
-func TestTurns(t *testing.T) {
+// A denser schedule holds at once, a thinner one after the next backup.
+func TestScheduleIsChanged(t *testing.T) {
+	dir := t.TempDir()
+	synced(t, func(t *testing.T) {
+		s := newScheduled(t, backup.Plan{Directory: dir, Every: 24 * time.Hour, Keep: 100})
+		s.run(t, time.Hour)
+		s.Plan.Every = time.Hour
+		s.run(t, 2*time.Hour+time.Minute)
+		if len(s.made) != 3 {
+			t.Errorf("%v", s.made)
+		}
+		s.Plan.Every = 24 * time.Hour
+		s.run(t, 24*time.Hour)
+		if len(s.made) != 4 {
+			t.Errorf("%v", s.made)
+		}
+		s.barrier.Shut()
+	})
+}
+
+// node returns another node's view of a store, through an engine of its own.
+func (st *store) node(t *testing.T, e storage.Engine) *store {
+	t.Helper()
+	b := barrier.New(e, slog.New(slog.DiscardHandler))
+	must(t, b.Open(t.Context(), st.root))
+	return &store{engine: e, barrier: b, root: st.root, seals: st.seals}
+}
+
+// Of several nodes one makes each backup, and all know of it.
+func TestNodesTakeTurns(t *testing.T) {
 	shared := t.TempDir()
 	synced(t, func(t *testing.T) {
-		var taken sync.Map
+		st := newStore(t, memory.New())
 		var nodes []*scheduled
 		var work sync.WaitGroup
-		for range 3 {
-			s := newScheduled(t, backup.Plan{Directory: shared, Every: time.Hour, Keep: 100})
-			s.Turn = func(ctx context.Context, due time.Time, do func(context.Context) error) (bool, error) {
-				if _, other := taken.LoadOrStore(due.Unix()/60, true); other {
-					return false, nil
-				}
-				return true, do(ctx)
-			}
+		for i := range 3 {
+			s := st.node(t, st.engine).scheduled(fmt.Sprint("node-", i), backup.Plan{Directory: shared, Every: time.Hour, Keep: 100})
 			nodes = append(nodes, s)
-			work.Go(func() { s.run(t, 3*time.Hour+time.Minute) })
+			work.Go(func() { s.run(t, time.Duration(i+3)*time.Hour+30*time.Minute) }) // they leave one by one
 		}
 		work.Wait()
 		n := 0
 		for _, s := range nodes {
 			n += len(s.made)
-			s.barrier.Shut()
+			if got, want := s.status(t), nodes[0].status(t); got.Last == nil || *got.Last != *want.Last || got.Next != want.Next {
+				t.Errorf("%s says %+v, another %+v", s.Node, got, want)
+			}
 		}
-		if n != 4 || len(names(t, shared)) != 4 {
+		if n != 6 || len(names(t, shared)) != 6 {
 			t.Errorf("%d backups, %v", n, names(t, shared))
 		}
+		for _, s := range nodes {
+			s.barrier.Shut()
+		}
+		st.barrier.Shut()
 	})
-	own := t.TempDir()
-	synced(t, func(t *testing.T) {
-		s := newScheduled(t, backup.Plan{Directory: own, Every: time.Hour, Keep: 100})
-		s.fill(t, 60, 50_000)
-		lost := errors.New("another node has the turn")
-		var asked atomic.Int32
-		s.Turn = func(ctx context.Context, _ time.Time, do func(context.Context) error) (bool, error) {
-			asked.Add(1)
-			ctx, cancel := context.WithCancelCause(ctx)
-			cancel(lost)
-			if err := do(ctx); err == nil {
-				return true, fmt.Errorf("it went on")
+}
+
+// pausing is a node's engine that stands still once, at one of the calls that
+// come after it was armed, and the node with it.
+type pausing struct {
+	storage.Engine
+	mu    sync.Mutex
+	at    int // the call
+	until time.Time
+}
+
+func (p *pausing) step() {
+	p.mu.Lock()
+	if p.at--; p.at == 0 {
+		p.until = time.Now().Add(10 * time.Minute)
+	}
+	wait := time.Until(p.until)
+	p.mu.Unlock()
+	time.Sleep(wait)
+}
+
+func (p *pausing) View(ctx context.Context, fn func(storage.Reader) error) error {
+	p.step()
+	defer p.step()
+	return p.Engine.View(ctx, fn)
+}
+
+func (p *pausing) Update(ctx context.Context, fn func(storage.Txn) error) (storage.Revision, error) {
+	p.step()
+	defer p.step()
+	return p.Engine.Update(ctx, fn)
+}
+
+// A node that stands still in the middle of a backup is overtaken by another, and
+// makes none when it wakes up, but for one whose file was there already.
+func TestANodeStopsInABackup(t *testing.T) {
+	twice, stopped := 0, 0
+	for at := 1; at < 60; at += 1 {
+		dir := t.TempDir()
+		synced(t, func(t *testing.T) {
+			st := newStore(t, memory.New())
+			st.fill(t, 60, 1000)
+			slow := &pausing{Engine: st.engine}
+			a := st.node(t, slow).scheduled("a", backup.Plan{Directory: dir, Every: time.Hour, Keep: 100})
+			b := st.node(t, st.engine).scheduled("b", a.Plan)
+			slow.at = at
+			var work sync.WaitGroup
+			work.Go(func() { a.run(t, 50*time.Minute) })
+			time.Sleep(30 * time.Second)
+			work.Go(func() { b.run(t, 50*time.Minute) })
+			work.Wait()
+			if !slow.until.IsZero() {
+				stopped++
 			}
-			return false, nil
-		}
-		s.run(t, time.Minute)
-		if len(s.made) != 0 || asked.Load() != 1 || len(names(t, own)) != 0 {
-			t.Errorf("%v made, %d asked, %v left", s.made, asked.Load(), names(t, own))
-		}
-		s.barrier.Shut()
-	})
+			files := names(t, dir)
+			switch len(files) {
+			case 1:
+			case 2:
+				twice++
+			default:
+				t.Errorf("step %d: %v", at, files)
+			}
+			if st := b.status(t); st.Last == nil || len(a.made)+len(b.made) != len(files) {
+				t.Errorf("step %d: %+v; a made %v, b %v, there is %v", at, st, a.made, b.made, files)
+			}
+			a.barrier.Shut()
+			b.barrier.Shut()
+			st.barrier.Shut()
+		})
+	}
+	t.Logf("stopped at %d steps; %d times there were two files", stopped, twice)
+	if stopped < 50 || twice > 4 {
+		t.Errorf("stopped at %d steps; %d times there were two files", stopped, twice)
+	}
 }

@@ -118,7 +118,13 @@ func (v *Verifier) Unwrap(wrapped, aad []byte) ([]byte, error) {
 // which nothing reads any more.
 func (v *Verifier) Row(key string, sealed []byte) ([]byte, error) {
 	if scope, ok := strings.CutPrefix(key, keysPrefix); ok {
-		keys, err := parseKeys(v.root, scope, sealed)
+		w := wrapping{root: v.root}
+		if outer := outerOf(scope); outer != "" {
+			if w.outer = v.scopes[outer]; w.outer == nil {
+				return nil, nil // destroyed with the scope around it
+			}
+		}
+		keys, err := parseKeys(w, scope, sealed)
 		if err != nil {
 			return nil, err
 		}

@@ -4,13 +4,16 @@
 //
 // # Keys
 //
-// Rows under "mount/<id>/" belong to the scope "mount/<id>", all others to the
+// Rows under "mount/<id>/" belong to the scope "mount/<id>", those under
+// "ns/<id>/mount/<id>/" and "ns/<id>/" to scopes of these names, all others to the
 // scope "core". Each scope has a keyset of its own (Tink, XAES-256-GCM with
 // 192-bit random nonces, so that no count of values wears a key out). Keysets
 // are rows "barrier/keys/<scope>", encrypted by the root keyset, which package
 // seal keeps wrapped outside the barrier. Destroying a scope's keyset makes its
 // rows unreadable for good, apart from what a copy of the whole store and the
-// root keyset of its day still open.
+// root keyset of its day still open. The keysets below "ns/<id>/" are wrapped by that
+// of "ns/<id>" before the root keyset wraps them: destroying that one destroys all of
+// them at once.
 //
 // # What is bound
 //
@@ -61,7 +64,7 @@ var (
 	ErrTampered       = errors.New("stored value does not authenticate: it was changed, moved, or written by another store")
 )
 
-// Scope of all rows that are not below "mount/<id>/".
+// CoreScope is the scope of all rows that are in no other.
 const CoreScope = "core"
 
 // Barrier encrypts everything that passes to and from an engine. Its methods
@@ -132,7 +135,7 @@ func InitializeIn(t storage.Txn, root []byte) error {
 	if err := keys.putCheck(t); err != nil {
 		return err
 	}
-	_, err = putNewKeys(t, keys, CoreScope)
+	_, err = putNewKeys(t, wrapping{root: keys}, CoreScope)
 	return err
 }
 

@@ -134,8 +134,8 @@ func (c *Cache[T]) load(ctx context.Context, s *session, sh *shard[T], key strin
 	var raw []byte
 	var at storage.Revision
 	err = c.b.View(ctx, func(r storage.Reader) (err error) {
-		at = r.Revision()
 		raw, err = r.Get(key)
+		at = r.Revision() // after a read it costs no call of the engine
 		return err
 	})
 	missing := errors.Is(err, storage.ErrNotFound)

@@ -92,14 +92,15 @@ func TestCacheFollowsOtherNodes(t *testing.T) {
 
 func TestCacheHoldsNoMoreThanItsBound(t *testing.T) {
 	b, _, _ := opened(t)
+	put(t, b, "c/kept", "v")
 	for _, limit := range []int{1, 10, 500} {
 		c := cached(t, b, limit)
-		warm(t, c, "c/none")
 		for i := range 2000 {
 			put(t, b, "c/"+strconv.Itoa(i%1000), "v")
 			c.Get(t.Context(), "c/"+strconv.Itoa(i%1000))
 			c.Get(t.Context(), "c/absent"+strconv.Itoa(i))
 		}
+		warm(t, c, "c/kept") // on a slow machine nothing may be held before
 		if n := c.Stats().Entries; n > limit || n == 0 {
 			t.Errorf("%d entries, want 1 to %d", n, limit)
 		}

@@ -28,6 +28,7 @@ const Overhead = prefixSize + 24 + 16
 const (
 	formatValue   = 'V'
 	formatKeys    = 'K'
+	formatInner   = 'N'
 	formatRoot    = 'R'
 	formatUpgrade = 'U'
 	formatArchive = 'B'
@@ -65,25 +66,53 @@ func decrypt(a tink.AEAD, format byte, key string, sealed []byte) ([]byte, error
 	return out, nil
 }
 
-const mountPrefix = "mount/"
+const (
+	mountPrefix = "mount/"
+	spacePrefix = "ns/"
+)
 
 // scopeOf returns the scope that key belongs to.
 func scopeOf(key string) string {
-	if !strings.HasPrefix(key, mountPrefix) {
-		return CoreScope
+	n := segment(key, 0, spacePrefix)
+	if n == 0 {
+		if n = segment(key, 0, mountPrefix); n == 0 {
+			return CoreScope
+		}
+		return key[:n]
 	}
-	n := strings.IndexByte(key[len(mountPrefix):], '/')
-	if n <= 0 {
-		return CoreScope
+	if m := segment(key, n+1, mountPrefix); m > 0 {
+		return key[:m]
 	}
-	return key[:len(mountPrefix)+n]
+	return key[:n]
 }
 
-// validScope reports whether scope is "core" or "mount/<id>".
-func validScope(scope string) bool {
-	id, ok := strings.CutPrefix(scope, mountPrefix)
-	return scope == CoreScope || ok && id != "" && !strings.Contains(id, "/")
+// segment returns where, in a key that has prefix at a place and an id after it,
+// the id ends before a slash; 0 when the key is not such.
+func segment(key string, at int, prefix string) int {
+	if !strings.HasPrefix(key[at:], prefix) {
+		return 0
+	}
+	at += len(prefix)
+	if n := strings.IndexByte(key[at:], '/'); n > 0 {
+		return at + n
+	}
+	return 0
 }
+
+// validScope reports whether rows can have scope.
+func validScope(scope string) bool { return scopeOf(scope+"/") == scope || scope == CoreScope }
+
+// outerOf returns the scope whose keys wrap those of scope, "" when only the root
+// keyset does.
+func outerOf(scope string) string {
+	if n := segment(scope, 0, spacePrefix); n > 0 {
+		return scope[:n]
+	}
+	return ""
+}
+
+// wraps reports whether the keys of other scopes may be wrapped by those of scope.
+func wraps(scope string) bool { return strings.HasPrefix(scope, spacePrefix) && outerOf(scope) == "" }
 
 // Rows that lie in the engine as they are: the barrier's own, and the wrapped
 // root keyset. They are not visible through the barrier.

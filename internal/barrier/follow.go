@@ -188,6 +188,9 @@ func (b *Barrier) refresh(ctx context.Context, s *session) error {
 				continue
 			}
 			k, err := s.parse(r, scope, row)
+			if errors.Is(err, ErrNoKeys) { // those around it are destroyed
+				k, err = &scopeKeys{destroyed: true}, nil
+			}
 			if err != nil {
 				return err
 			}

@@ -37,15 +37,15 @@ func (b *Barrier) CreateKeys(t storage.Txn, scope string) error {
 	case !errors.Is(err, storage.ErrNotFound):
 		return err
 	}
-	root, err := x.s.rootForWriting(x.t)
+	w, err := x.s.wrappingForWriting(x.t, scope)
 	if err != nil {
 		return err
 	}
-	row, err := putNewKeys(x.t, root, scope)
+	row, err := putNewKeys(x.t, w, scope)
 	if err != nil {
 		return err
 	}
-	x.own[scope], err = parseKeys(root, scope, row)
+	x.own[scope], err = parseKeys(w, scope, row)
 	return err
 }
 
@@ -78,15 +78,20 @@ func (b *Barrier) own(t storage.Txn, scope string) (*txn, error) {
 	return x, nil
 }
 
-// rootForWriting returns the root keyset to seal a keyset row with. Reading the
-// check row makes t fail against a root rotation that commits before it, so
-// that no keyset is left under a root key about to be dropped.
-func (s *session) rootForWriting(t storage.Txn) (*rootKeys, error) {
+// wrappingForWriting returns what to seal the keyset row of scope with. Reading the
+// check row, and that of the scope around it, makes t fail against a rotation of
+// either that commits before it, so that no keyset is left under a key about to be
+// dropped.
+func (s *session) wrappingForWriting(t storage.Txn, scope string) (w wrapping, err error) {
 	check, err := t.Get(rootRow)
 	if err != nil {
-		return nil, err
+		return w, err
 	}
-	return s.rootFor(t, check)
+	if w.root, err = s.rootFor(t, check); err != nil {
+		return w, err
+	}
+	w.outer, err = s.outer(t, scope)
+	return w, err
 }
 
 // RotateKeys gives scope a new key for everything written from now on. What was
@@ -121,7 +126,7 @@ func (b *Barrier) changeKeys(ctx context.Context, scope string, out **scopeKeys,
 		return fmt.Errorf("%w: %q is not a scope", storage.ErrInvalidKey, scope)
 	}
 	rev, err := b.engine.Update(ctx, func(t storage.Txn) error {
-		root, err := s.rootForWriting(t)
+		w, err := s.wrappingForWriting(t, scope)
 		if err != nil {
 			return err
 		}
@@ -132,7 +137,7 @@ func (b *Barrier) changeKeys(ctx context.Context, scope string, out **scopeKeys,
 		if err != nil {
 			return err
 		}
-		rec, err := parseRecord(root, scope, row)
+		rec, err := parseRecord(w, scope, row)
 		if err != nil {
 			return err
 		}
@@ -140,10 +145,10 @@ func (b *Barrier) changeKeys(ctx context.Context, scope string, out **scopeKeys,
 		if err := change(rec); err != nil {
 			return err
 		}
-		if row, err = rec.put(t, root, scope); err != nil {
+		if row, err = rec.put(t, w, scope); err != nil {
 			return err
 		}
-		*out, err = parseKeys(root, scope, row)
+		*out, err = parseKeys(w, scope, row)
 		return err
 	})
 	if err != nil {

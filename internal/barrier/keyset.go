@@ -53,9 +53,35 @@ func (k *scopeKeys) has(id uint32) bool {
 func (k *scopeKeys) newest() term    { return k.terms[len(k.terms)-1] }
 func (k *scopeKeys) primary() uint32 { return k.newest().KeyID }
 
+// wrapping is what the keyset row of a scope is sealed with: the keys of the scope
+// around it, if there is one, and then the root keyset.
+type wrapping struct {
+	root  *rootKeys
+	outer *scopeKeys // nil: none
+}
+
+func (w wrapping) seal(scope string, plain []byte) ([]byte, error) {
+	if w.outer != nil {
+		inner, err := encrypt(w.outer.aead, formatInner, keysPrefix+scope, plain)
+		if err != nil {
+			return nil, err
+		}
+		plain = inner
+	}
+	return encrypt(w.root.aead, formatKeys, keysPrefix+scope, plain)
+}
+
+func (w wrapping) open(scope string, row []byte) ([]byte, error) {
+	plain, err := decrypt(w.root.aead, formatKeys, keysPrefix+scope, row)
+	if err != nil || w.outer == nil {
+		return plain, err
+	}
+	return decrypt(w.outer.aead, formatInner, keysPrefix+scope, plain)
+}
+
 // parseRecord opens the keyset row of scope. The caller clears the record.
-func parseRecord(root *rootKeys, scope string, row []byte) (*keyRecord, error) {
-	plain, err := decrypt(root.aead, formatKeys, keysPrefix+scope, row)
+func parseRecord(w wrapping, scope string, row []byte) (*keyRecord, error) {
+	plain, err := w.open(scope, row)
 	if err != nil {
 		return nil, fmt.Errorf("keys of %s: %w", scope, err)
 	}
@@ -67,8 +93,8 @@ func parseRecord(root *rootKeys, scope string, row []byte) (*keyRecord, error) {
 	return &rec, nil
 }
 
-func parseKeys(root *rootKeys, scope string, row []byte) (*scopeKeys, error) {
-	rec, err := parseRecord(root, scope, row)
+func parseKeys(w wrapping, scope string, row []byte) (*scopeKeys, error) {
+	rec, err := parseRecord(w, scope, row)
 	if err != nil {
 		return nil, err
 	}
@@ -80,14 +106,14 @@ func parseKeys(root *rootKeys, scope string, row []byte) (*scopeKeys, error) {
 	return &scopeKeys{row: row, terms: rec.Terms, aead: a, fingerprint: rec.Fingerprint, encryptions: new(atomic.Uint64)}, nil
 }
 
-// put stores rec as the keys of scope, sealed by root.
-func (rec *keyRecord) put(t storage.Txn, root *rootKeys, scope string) (row []byte, err error) {
+// put stores rec as the keys of scope.
+func (rec *keyRecord) put(t storage.Txn, w wrapping, scope string) (row []byte, err error) {
 	plain, err := json.Marshal(rec)
 	if err != nil {
 		return nil, err
 	}
 	defer clear(plain)
-	row, err = encrypt(root.aead, formatKeys, keysPrefix+scope, plain)
+	row, err = w.seal(scope, plain)
 	if err != nil {
 		return nil, err
 	}
@@ -95,7 +121,7 @@ func (rec *keyRecord) put(t storage.Txn, root *rootKeys, scope string) (row []by
 }
 
 // putNewKeys stores the first keys of scope and returns their row.
-func putNewKeys(t storage.Txn, root *rootKeys, scope string) ([]byte, error) {
+func putNewKeys(t storage.Txn, w wrapping, scope string) ([]byte, error) {
 	serialized, id, err := newKeyset()
 	if err != nil {
 		return nil, err
@@ -108,7 +134,7 @@ func putNewKeys(t storage.Txn, root *rootKeys, scope string) ([]byte, error) {
 	}
 	rand.Read(rec.Fingerprint)
 	defer clear(rec.Fingerprint)
-	return rec.put(t, root, scope)
+	return rec.put(t, w, scope)
 }
 
 func now() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }

@@ -56,7 +56,29 @@ func (b *Barrier) Rewrap(ctx context.Context, scope string, progress func(done i
 	if err != nil {
 		return err
 	}
+	if err := b.rewrapInner(ctx, scope); err != nil {
+		return err
+	}
 	return b.dropKeys(ctx, scope, older)
+}
+
+// rewrapInner seals the keysets that those of scope wrap under its newest key.
+func (b *Barrier) rewrapInner(ctx context.Context, scope string) error {
+	scopes, err := b.Scopes(ctx)
+	if err != nil {
+		return err
+	}
+	for _, inner := range scopes {
+		if outerOf(inner) != scope {
+			continue
+		}
+		var k *scopeKeys
+		err := b.changeKeys(ctx, inner, &k, func(*keyRecord) error { return nil })
+		if err != nil && !errors.Is(err, ErrNoKeys) { // destroyed meanwhile
+			return err
+		}
+	}
+	return nil
 }
 
 // dropKeys removes keys of scope that no row is under.
@@ -90,7 +112,7 @@ func (b *Barrier) DeleteRows(ctx context.Context, scope string, progress func(do
 		return err
 	}
 	if !validScope(scope) || scope == CoreScope {
-		return fmt.Errorf("%w: %q is not the scope of a mount", storage.ErrInvalidKey, scope)
+		return fmt.Errorf("%w: %q is not the scope of a mount or a namespace", storage.ErrInvalidKey, scope)
 	}
 	for done := 0; ; {
 		n := 0
@@ -105,7 +127,10 @@ func (b *Barrier) DeleteRows(ctx context.Context, scope string, progress func(do
 			case !errors.Is(err, storage.ErrNotFound):
 				return err
 			}
-			rows, err := t.Scan(scope+"/", "", pieceRows)
+			rows, err := t.Scan(keysPrefix+scope+"/", "", pieceRows) // keys that its own wrapped
+			if err == nil && len(rows) == 0 {
+				rows, err = t.Scan(scope+"/", "", pieceRows)
+			}
 			if err != nil {
 				return err
 			}
@@ -123,7 +148,7 @@ func (b *Barrier) DeleteRows(ctx context.Context, scope string, progress func(do
 		if done += n; progress != nil {
 			progress(done)
 		}
-		if n < pieceRows {
+		if n == 0 {
 			return nil
 		}
 	}
@@ -138,6 +163,12 @@ type rowRange struct {
 
 // rowsOf returns the rows of scope.
 func rowsOf(scope string) rowRange {
+	if wraps(scope) {
+		return rowRange{prefix: scope + "/", past: func(key string) (string, bool) {
+			inner := scopeOf(key)
+			return lastUnder(inner + "/"), inner != scope
+		}}
+	}
 	if scope != CoreScope {
 		return rowRange{prefix: scope + "/"}
 	}

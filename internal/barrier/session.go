@@ -91,6 +91,15 @@ func (s *session) install(scope string, k *scopeKeys, at storage.Revision) {
 	}
 	k.installed = at
 	s.scopes[scope] = k
+	if !k.destroyed || outerOf(scope) != "" {
+		return
+	}
+	for inner, old := range s.scopes {
+		if outerOf(inner) == scope && !old.destroyed {
+			clear(old.fingerprint)
+			s.scopes[inner] = &scopeKeys{destroyed: true, installed: at}
+		}
+	}
 }
 
 // load reads the keys of scope from r. It does not keep them.
@@ -111,7 +120,31 @@ func (s *session) parse(r storage.Reader, scope string, row []byte) (*scopeKeys,
 	if err != nil {
 		return nil, fmt.Errorf("keys of %s: %w", scope, err)
 	}
-	return parseKeys(root, scope, row)
+	outer, err := s.outer(r, scope)
+	if err != nil {
+		return nil, err
+	}
+	return parseKeys(wrapping{root, outer}, scope, row)
+}
+
+// outer returns the keys that wrap those of scope, exactly as r holds them; nil when
+// only the root keyset does.
+func (s *session) outer(r storage.Reader, scope string) (*scopeKeys, error) {
+	name := outerOf(scope)
+	if name == "" {
+		return nil, nil
+	}
+	row, err := r.Get(keysPrefix + name)
+	if errors.Is(err, storage.ErrNotFound) {
+		return nil, fmt.Errorf("%w: %s", ErrNoKeys, name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if k := s.cached(name); k != nil && bytes.Equal(k.row, row) {
+		return k, nil
+	}
+	return s.parse(r, name, row)
 }
 
 // rootFor returns a root keyset that knows the key which sealed row. Another

@@ -5,10 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"time"
 
@@ -155,7 +157,7 @@ func (c *cluster) writes(ctx context.Context) error {
 	if kind == nil {
 		return fmt.Errorf("there is no storage engine %q", c.kind)
 	}
-	bare, err := kind.Open(ctx, c.under(fmt.Sprintf("bare_%d", time.Now().UnixNano())))
+	bare, err := kind.Open(ctx, c.under(fmt.Sprintf("bare_%d", time.Now().UnixNano())), slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
 	}
@@ -179,6 +181,7 @@ func (c *cluster) writes(ctx context.Context) error {
 		return err
 	}
 	var engine, one, node result
+	var follower, loader time.Duration // processor time of a node that only hears of the writes, and of this process
 	for range *rounds {
 		if err := engine.load(&target{}, 128, *slice, commit); err != nil {
 			return err
@@ -186,15 +189,23 @@ func (c *cluster) writes(ctx context.Context) error {
 		if err := one.load(c.nodes[0].user, 1, *slice, write); err != nil {
 			return err
 		}
+		heard, sent := processorTime(c.nodes[1].user.pid), processorTime(os.Getpid())
 		if err := node.load(c.nodes[0].user, 128, *slice, write); err != nil {
 			return err
 		}
+		follower, loader = follower+processorTime(c.nodes[1].user.pid)-heard, loader+processorTime(os.Getpid())-sent
 	}
 	fmt.Printf("  commits, engine alone, 128 %6.0f/s  p50 %8v  p99 %8v\n", engine.perSecond(), engine.at(.5), engine.at(.99))
 	fmt.Printf("  writes, 1 client           %6.0f/s  p50 %8v  p99 %8v\n", one.perSecond(), one.at(.5), one.at(.99))
 	fmt.Printf("  writes, 128 clients        %6.0f/s  p50 %8v  p99 %8v  processor %8v\n", node.perSecond(), node.at(.5), node.at(.99), node.perRequest())
+	each := time.Duration(len(node.latencies))
+	fmt.Printf("  processor per write: the node %v, each other node %v, the clients %v; an engine's commit alone, clients included, takes %v\n", node.perRequest(),
+		(follower / each).Round(time.Microsecond/10), (loader / each).Round(time.Microsecond/10), (time.Duration(runtime.NumCPU()) * time.Second / time.Duration(engine.perSecond())).Round(time.Microsecond/10))
 	verdict("writes/s, of the engine's commits/s", node.perSecond()/engine.perSecond(), 0.7, true, "")
-	return nil
+	if *keep == "" {
+		return nil
+	}
+	return profile(c.nodes[0], c.nodes[0].dir, "write", 128, write)
 }
 
 // revocations measures how long after a token's revocation on one node another

@@ -26,7 +26,7 @@ var (
 	rounds  = flag.Int("rounds", 5, "how many turns each side gets")
 	relaxed = flag.Bool("relaxed", false, "run the server with audit { sync = \"changes\" }")
 	shared  = flag.String("storage", "", "measure nodes over this engine instead: KIND:NAME=VALUE,NAME=VALUE, such as etcd:address=http://127.0.0.1:2379")
-	keep    = flag.String("profile", "", "keep the profile of reads in this file")
+	keep    = flag.String("profile", "", "keep the profile of reads, of writes where there are nodes, in this file")
 	ceiling = flag.String("serve-ceiling", "", "internal: answer the body in this file over TLS")
 )
 
@@ -70,6 +70,9 @@ func run(ctx context.Context) error {
 		return err
 	}
 	if err := measureWrites(s, dir); err != nil {
+		return err
+	}
+	if err := measureLogins(s); err != nil {
 		return err
 	}
 	if *million {

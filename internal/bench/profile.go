@@ -12,27 +12,31 @@ import (
 	"time"
 )
 
-// profileReads prints what a read allocates in the server, HTTP and TLS
-// included, and where its time goes.
+// profileReads profiles reads of secrets.
 func profileReads(s *server, dir string) error {
-	read := func(_, _ int) error {
+	return profile(s, dir, "read", 32, func(_, _ int) error {
 		_, err := s.user.do("GET", secretPath(rand.IntN(1000)), nil)
 		return err
-	}
+	})
+}
+
+// profile prints what a request allocates in the server, HTTP and TLS included,
+// and where its time goes.
+func profile(s *server, dir, what string, clients int, request func(client, n int) error) error {
 	before, err := s.counter("go_memstats_mallocs_total")
 	if err != nil {
 		return err
 	}
 	var r result
-	if err := r.load(s.user, 32, *slice, read); err != nil {
+	if err := r.load(s.user, clients, *slice, request); err != nil {
 		return err
 	}
 	after, err := s.counter("go_memstats_mallocs_total")
 	if err != nil {
 		return err
 	}
-	fmt.Printf("  %-46s %9.0f\n", "allocations per read, of the whole server", (after-before)/float64(len(r.latencies)))
-	file := filepath.Join(dir, "read.pprof")
+	fmt.Printf("  %-46s %9.0f\n", "allocations per "+what+", of the whole server", (after-before)/float64(len(r.latencies)))
+	file := filepath.Join(dir, what+".pprof")
 	failed := make(chan error, 1)
 	go func() {
 		profile, err := s.root.do("GET", "/v1/sys/pprof/profile?seconds=5", nil)
@@ -41,7 +45,7 @@ func profileReads(s *server, dir string) error {
 		}
 		failed <- err
 	}()
-	if err := r.load(s.user, 32, 6*time.Second, read); err != nil {
+	if err := r.load(s.user, clients, 6*time.Second, request); err != nil {
 		return err
 	}
 	if err := <-failed; err != nil {

@@ -6,8 +6,16 @@ package builtin
 import (
 	"slices"
 
+	"github.com/cofferhq/coffer/internal/auth/approle"
+	"github.com/cofferhq/coffer/internal/auth/aws"
+	"github.com/cofferhq/coffer/internal/auth/cert"
+	"github.com/cofferhq/coffer/internal/auth/jwt"
+	"github.com/cofferhq/coffer/internal/auth/kubernetes"
+	"github.com/cofferhq/coffer/internal/auth/ldap"
+	"github.com/cofferhq/coffer/internal/auth/spiffe"
 	"github.com/cofferhq/coffer/internal/auth/userpass"
 	"github.com/cofferhq/coffer/internal/engine"
+	"github.com/cofferhq/coffer/internal/engine/database"
 	"github.com/cofferhq/coffer/internal/engine/kv"
 	"github.com/cofferhq/coffer/internal/seal"
 	"github.com/cofferhq/coffer/internal/seal/keyfile"
@@ -39,6 +47,14 @@ var Seals = []seal.Kind{keyfile.Kind, shamir.Kind, pkcs11.Kind}
 // several versions of one kind the first is mounted where none is asked for.
 var Engines = []*engine.Spec{
 	kv.V1.Spec(), kv.V2.Spec(),
+	approle.Kind.Spec(),
+	aws.Kind.Spec(),
+	cert.Kind.Spec(),
+	database.Kind.Spec(),
+	jwt.Kind.Spec(), jwt.OIDC.Spec(),
+	kubernetes.Kind.Spec(),
+	ldap.Kind().Spec(),
+	spiffe.Kind.Spec(),
 	userpass.Kind().Spec(),
 }
 

@@ -36,7 +36,9 @@ type Env struct {
 	Terminal       bool   // whether Stdout is one
 	// Prompt asks the person at the keyboard for something that is not shown; nil
 	// where there is nobody.
-	Prompt  func(question string) (string, error)
+	Prompt func(question string) (string, error)
+	// Browse shows an address in the person's browser; nil where there is none.
+	Browse  func(address string) error
 	Version sys.Version
 }
 

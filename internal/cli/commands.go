@@ -13,8 +13,8 @@ func (s *shell) commands() []*cobra.Command {
 	return []*cobra.Command{
 		s.kvCommand(), s.readCommand(), s.writeCommand(), s.listCommand(), s.deleteCommand(), s.patchCommand(), s.unwrapCommand(),
 		s.pathHelpCommand(), s.secretsCommand(),
-		s.loginCommand(), s.tokenCommand(), s.authCommand(), s.policyCommand(), s.leaseCommand(), s.printCommand(), s.versionCommand(),
-		s.serverCommand(), s.quickstartCommand(), s.statusCommand(), s.operatorCommand(), s.auditCommand(),
+		s.loginCommand(), s.tokenCommand(), s.authCommand(), s.policyCommand(), s.namespaceCommand(), s.leaseCommand(), s.printCommand(), s.versionCommand(),
+		s.serverCommand(), s.quickstartCommand(), s.statusCommand(), s.monitorCommand(), s.operatorCommand(), s.auditCommand(),
 	}
 }
 

@@ -1,7 +1,11 @@
 package cli
 
 import (
+	"context"
+	"net/url"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -16,7 +20,7 @@ type leaseBody struct {
 }
 
 func (s *shell) leaseCommand() *cobra.Command {
-	return group("access", "lease", "Look up, renew and revoke leases.", s.leaseLookupCommand(), s.leaseRenewCommand(), s.leaseRevokeCommand())
+	return group("access", "lease", "Look up, renew and revoke leases.", s.leaseLookupCommand(), s.leaseListCommand(), s.leaseRenewCommand(), s.leaseRevokeCommand())
 }
 
 func (s *shell) leaseLookupCommand() *cobra.Command {
@@ -28,6 +32,73 @@ func (s *shell) leaseLookupCommand() *cobra.Command {
 			return s.ask(cmd.Context(), client.Request{Method: "POST", Path: "sys/leases/lookup", Body: leaseBody{ID: args[0]}, Reads: true}, "Nothing is known of it.")
 		},
 	}
+}
+
+func (s *shell) leaseListCommand() *cobra.Command {
+	var failing bool
+	cmd := &cobra.Command{
+		Use: "list [PATH]", Args: cobra.MaximumNArgs(1),
+		Short: "List leases below a path, or those that cannot be taken back.",
+		Long: `List the leases and paths directly below a path; without one, the paths that lent
+something. With -failing, list what could not be taken back yet, with the words of
+the target: Coffer goes on trying, but for those that it set aside, which wait for
+"coffer lease revoke -sync ID".`,
+		Example: "  coffer lease list database/creds/readonly\n  coffer lease list -failing",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			path := "sys/leases/lookup"
+			switch {
+			case failing && len(args) > 0:
+				return usage("-failing takes no path")
+			case failing:
+				return s.failingLeases(cmd.Context())
+			case len(args) > 0:
+				path += "/" + strings.Trim(args[0], "/")
+			}
+			return s.listPath(cmd, path, nil, false)
+		},
+	}
+	cmd.Flags().BoolVar(&failing, "failing", false, "those that could not be taken back yet")
+	return cmd
+}
+
+// failingLease is one that could not be taken back.
+type failingLease struct {
+	ID       string    `json:"lease_id"`
+	Error    string    `json:"error"`
+	Refused  int       `json:"refused"`
+	Away     int       `json:"unreachable"`
+	Last     time.Time `json:"last_try"`
+	SetAside bool      `json:"set_aside"`
+}
+
+func (s *shell) failingLeases(ctx context.Context) error {
+	answer, err := s.do(ctx, client.Request{Method: "GET", Path: "sys/leases", Query: url.Values{"type": {"irrevocable"}, "limit": {"none"}}})
+	if err != nil {
+		return err
+	}
+	var page struct {
+		Leases []failingLease `json:"leases"`
+	}
+	if answer.WrapInfo != nil || s.global.field != "" {
+		return s.show(answer)
+	}
+	if err := answer.Decode(&page); err != nil {
+		return err
+	}
+	return s.value(page.Leases, func() error {
+		if len(page.Leases) == 0 {
+			return s.say("Everything that ended was taken back.")
+		}
+		rows := [][]string{}
+		for _, l := range page.Leases {
+			next := "tried again"
+			if l.SetAside {
+				next = "set aside"
+			}
+			rows = append(rows, []string{l.ID, strconv.Itoa(l.Refused + l.Away), l.Last.Format(time.RFC3339), next, l.Error})
+		}
+		return s.table([]string{"Lease", "Tries", "Last", "Now", "Why"}, rows)
+	})
 }
 
 func (s *shell) leaseRenewCommand() *cobra.Command {
@@ -52,7 +123,10 @@ func (s *shell) leaseRevokeCommand() *cobra.Command {
 		Short: "End a lease, or with -prefix everything that was granted below a path.",
 		Long: `End a lease. With -prefix the argument is a path, and everything that was granted
 there or below it ends: for example every login of an auth method. With -force as
-well, what cannot be taken back elsewhere is forgotten all the same.`,
+well, what cannot be taken back elsewhere is forgotten all the same.
+
+A lease that could not be taken back, see "coffer lease list -failing", is tried
+again by this command, also when it was set aside.`,
 		Example: "  coffer lease revoke database/creds/readonly/2f6a614c\n  coffer lease revoke -prefix auth/userpass/login/ada",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			id := strings.Trim(args[0], "/")
@@ -70,6 +144,6 @@ well, what cannot be taken back elsewhere is forgotten all the same.`,
 	}
 	cmd.Flags().BoolVar(&prefix, "prefix", false, "the argument is a path that granted something")
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "with -prefix, forget what cannot be taken back")
-	cmd.Flags().BoolVar(&sync, "sync", false, "wait until it is done, which it always is here")
+	cmd.Flags().BoolVar(&sync, "sync", false, "wait until it is taken back, or told why it cannot be")
 	return cmd
 }

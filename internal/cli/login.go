@@ -16,8 +16,9 @@ import (
 
 // loginFlags are the flags of coffer login.
 type loginFlags struct {
-	method, path                string
-	noStore, noPrint, tokenOnly bool
+	passcode                               string // of a second factor
+	method, path                           string
+	noStore, noPrint, tokenOnly, noBrowser bool
 }
 
 func (s *shell) loginCommand() *cobra.Command {
@@ -28,29 +29,64 @@ func (s *shell) loginCommand() *cobra.Command {
 		Long: `Log in, and keep the token in ~/.coffer-token for the commands that follow.
 
 With the method token, which is the usual one, a token is checked and kept. The
-method userpass wants username and password. What is missing is asked for on the
-terminal; - and name=- read standard input.`,
-		Example: "  coffer login\n  coffer login - <token.txt\n  coffer login -method=userpass username=ada\n  coffer login -method=userpass -path=people -token-only username=ada password=@password.txt",
+others take parameters:
+
+` + methodsTable() + `
+What is missing of those without brackets is asked for on the terminal; name=@file
+reads a file, - and name=- standard input.`,
+		Example: "  coffer login\n  coffer login - <token.txt\n  coffer login -method=userpass username=ada\n  coffer login -method=oidc role=people\n  coffer login -method=jwt -token-only role=deploy jwt=@token.jwt\n  coffer login -method=userpass -path=people -token-only username=ada password=@password.txt",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if f.tokenOnly {
 				f.noStore, s.global.field = true, "token"
 			}
-			switch f.method {
-			case "token":
+			if f.method == "token" {
 				return s.loginToken(cmd.Context(), &f, args)
-			case "userpass", "ldap", "okta", "radius":
-				return s.loginUser(cmd.Context(), &f, args)
 			}
-			return usage("-method is token or userpass, not %q; for another coffer write auth/%s/login does", f.method, f.method)
+			m := methodNamed(f.method)
+			if m == nil {
+				return usage("-method is token, %s, not %q; for another coffer write auth/%s/login does", strings.Join(methodNames(), ", "), f.method, f.method)
+			}
+			answer, err := m.login(s, cmd.Context(), &f, args)
+			if err != nil {
+				return err
+			}
+			return s.granted(cmd.Context(), &f, answer)
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&f.method, "method", "token", "token or userpass")
+	flags.StringVar(&f.method, "method", "token", "token, "+strings.Join(methodNames(), ", "))
 	flags.StringVar(&f.path, "path", "", "where the method is enabled; its name without this")
+	flags.StringVar(&f.passcode, "mfa-passcode", "", "the passcode of a second factor, or - for standard input; asked for otherwise")
 	flags.BoolVar(&f.noStore, "no-store", false, "do not keep the token")
 	flags.BoolVar(&f.noPrint, "no-print", false, "print nothing")
 	flags.BoolVar(&f.tokenOnly, "token-only", false, "print only the token, and do not keep it")
+	flags.BoolVar(&f.noBrowser, "no-browser", false, "print the address to open instead of opening it (oidc)")
 	return cmd
+}
+
+// mount is where the method is enabled, below auth/.
+func (f *loginFlags) mount() string {
+	if f.path == "" {
+		return f.method
+	}
+	return strings.TrimPrefix(strings.Trim(f.path, "/"), "auth/")
+}
+
+// granted keeps the token of an answer and shows it.
+func (s *shell) granted(ctx context.Context, f *loginFlags, answer *client.Response) error {
+	if answer.WrapInfo != nil {
+		return s.show(answer)
+	}
+	if answer.Auth == nil {
+		return fmt.Errorf("the server's answer holds no token")
+	}
+	if answer.Auth.Token == "" {
+		var err error
+		if answer, err = s.proveFactor(ctx, f, answer); err != nil {
+			return err
+		}
+	}
+	return s.loggedIn(f, answer.Auth.Token.Reveal(), func() error { return s.show(answer) })
 }
 
 // loginToken keeps a token that somebody has, after the server knew it.
@@ -149,16 +185,12 @@ type password struct {
 }
 
 // loginUser logs a person in with a name and a password.
-func (s *shell) loginUser(ctx context.Context, f *loginFlags, args []string) error {
+func (s *shell) loginUser(ctx context.Context, f *loginFlags, args []string) (*client.Response, error) {
 	name, word, err := s.nameAndPassword(args)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	mount := f.path
-	if mount == "" {
-		mount = f.method
-	}
-	path := "auth/" + strings.TrimPrefix(strings.Trim(mount, "/"), "auth/") + "/login/" + name
+	path := "auth/" + f.mount() + "/login/" + name
 	send := func(word string) (*client.Response, error) {
 		return s.do(ctx, client.Request{Method: "POST", Path: path, Body: password{client.Secret(word)}, Anonymous: true})
 	}
@@ -168,16 +200,7 @@ func (s *shell) loginUser(ctx context.Context, f *loginFlags, args []string) err
 	if shorter := strings.TrimRight(word, "\r\n"); err != nil && shorter != word && wrongPassword(err) {
 		answer, err = send(shorter)
 	}
-	if err != nil {
-		return err
-	}
-	if answer.WrapInfo != nil {
-		return s.show(answer)
-	}
-	if answer.Auth == nil {
-		return fmt.Errorf("the server's answer holds no token")
-	}
-	return s.loggedIn(f, answer.Auth.Token.Reveal(), func() error { return s.show(answer) })
+	return answer, err
 }
 
 // wrongPassword reports whether the server refused a login itself.

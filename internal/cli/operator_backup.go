@@ -134,8 +134,8 @@ func (s *shell) download(ctx context.Context, to io.Writer, loud bool) (*backup.
 func (s *shell) backupStatusCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "backup-status", Args: exactly(0),
-		Short:   "Show how the scheduled backups of the node stand.",
-		Long:    "Show how the scheduled backups of the node stand. The exit code is 2 after a failure.",
+		Short:   "Show how the scheduled backups stand.",
+		Long:    "Show how the scheduled backups stand, the same on every node. The exit code is 2 after a failure.",
 		Example: "  coffer operator backup-status",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			answer, err := s.do(cmd.Context(), client.Request{Path: "sys/backup/status"})
@@ -150,6 +150,7 @@ func (s *shell) backupStatusCommand() *cobra.Command {
 				Failures  int            `json:"failures"`
 				Error     string         `json:"error"`
 				Last      *struct {
+					Node     string    `json:"node"`
 					File     string    `json:"file"`
 					Finished time.Time `json:"finished"`
 					Bytes    uint64    `json:"bytes"`
@@ -164,7 +165,7 @@ func (s *shell) backupStatusCommand() *cobra.Command {
 				}
 				rows := [][]string{{"Directory", st.Directory}, {"Every", st.Every.Duration().String()}, {"Next", shownTime(st.Next)}}
 				if st.Last != nil {
-					rows = append(rows, []string{"Last", shownTime(st.Last.Finished)}, []string{"File", st.Last.File}, []string{"Size", byteCount(st.Last.Bytes)})
+					rows = append(rows, []string{"Last", shownTime(st.Last.Finished)}, []string{"Node", st.Last.Node}, []string{"File", st.Last.File}, []string{"Size", byteCount(st.Last.Bytes)})
 				} else {
 					rows = append(rows, []string{"Last", "never"})
 				}

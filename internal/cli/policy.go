@@ -13,7 +13,8 @@ import (
 func (s *shell) policyCommand() *cobra.Command {
 	return group("access", "policy", "Write, check and explain policies.",
 		s.policyListCommand(), s.policyReadCommand(), s.policyWriteCommand(), s.policyDeleteCommand(),
-		s.policyLintCommand(), s.policyFmtCommand(), s.policyWhyCommand())
+		s.policyLintCommand(), s.policyFmtCommand(), s.policyTestCommand(), s.policyPlanCommand(), s.policyApplyCommand(),
+		s.policyWhyCommand(), s.policyCanCommand(), s.policyWhoCanCommand(), s.policyReplayCommand(), s.policyUnusedCommand())
 }
 
 func (s *shell) policyListCommand() *cobra.Command {

@@ -3,6 +3,8 @@ package cli
 import (
 	"fmt"
 	"os"
+	"os/exec"
+	"runtime"
 	"runtime/debug"
 	"time"
 
@@ -19,7 +21,7 @@ func FromProcess() Env {
 	home, _ := os.UserHomeDir()
 	env := Env{
 		Program: os.Args[0], Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv, Home: home,
-		Terminal: term.IsTerminal(int(os.Stdout.Fd())), Version: built(),
+		Terminal: term.IsTerminal(int(os.Stdout.Fd())), Browse: browse, Version: built(),
 	}
 	if term.IsTerminal(int(os.Stdin.Fd())) {
 		env.Prompt = prompt
@@ -33,6 +35,23 @@ func prompt(question string) (string, error) {
 	text, err := term.ReadPassword(int(os.Stdin.Fd()))
 	fmt.Fprintln(os.Stderr)
 	return string(text), err
+}
+
+// browse opens the person's browser as the system has it, and does not wait for it.
+func browse(address string) error {
+	opener := []string{"xdg-open"}
+	switch runtime.GOOS {
+	case "darwin":
+		opener = []string{"open"}
+	case "windows":
+		opener = []string{"rundll32", "url.dll,FileProtocolHandler"}
+	}
+	cmd := exec.Command(opener[0], append(opener[1:], address)...)
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	go func() { _ = cmd.Wait() }()
+	return nil
 }
 
 // built returns what is known of how this program was built.

@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -21,6 +22,8 @@ type person struct {
 	stdin  string
 	asked  []string
 	set    map[string]string
+	browse func(address string) error
+	stderr func(text string) // hears what is printed there, as it is printed
 }
 
 // run returns a command's exit code and what it printed.
@@ -28,8 +31,9 @@ func (p *person) run(t *testing.T, args ...string) (code int, stdout, stderr str
 	t.Helper()
 	var out, errs bytes.Buffer
 	env := Env{
-		Program: "coffer", Stdin: strings.NewReader(p.stdin), Stdout: &out, Stderr: &errs, Home: p.home,
+		Program: "coffer", Stdin: strings.NewReader(p.stdin), Stdout: &out, Stderr: heard{&errs, p.stderr}, Home: p.home,
 		Getenv: func(name string) string { return p.set[name] },
+		Browse: p.browse,
 		Prompt: func(question string) (string, error) {
 			p.asked = append(p.asked, question)
 			if len(p.typed) == 0 {
@@ -42,6 +46,19 @@ func (p *person) run(t *testing.T, args ...string) (code int, stdout, stderr str
 	}
 	code = Main(t.Context(), args, env)
 	return code, out.String(), errs.String()
+}
+
+// heard writes, and tells somebody.
+type heard struct {
+	io.Writer
+	tell func(text string)
+}
+
+func (h heard) Write(b []byte) (int, error) {
+	if h.tell != nil {
+		h.tell(string(b))
+	}
+	return h.Writer.Write(b)
 }
 
 func newPerson(t *testing.T) *person {

@@ -181,7 +181,7 @@ func (s *shell) showOr(answer *client.Response, done string, args ...any) error 
 
 // empty reports whether an answer holds nothing that could be shown.
 func empty(r *client.Response) bool {
-	return r.Data == nil && r.Auth == nil && r.WrapInfo == nil && (len(r.Body) == 0 || r.RequestID != "")
+	return r.Data == nil && r.Auth == nil && r.WrapInfo == nil && r.LeaseID == "" && (len(r.Body) == 0 || r.RequestID != "")
 }
 
 // say tells a person what was done; machines that asked for a format get nothing

@@ -122,14 +122,14 @@ const (
 // TLS is a listener's TLS.
 type TLS struct {
 	Mode     TLSMode
-	Cert     string // file, in TLSFiles
-	Key      string // file, in TLSFiles
-	ClientCA string // file; "" verifies no client certificate
-	Auth     tls.ClientAuthType
-	Min, Max uint16   // tls.VersionTLS12 or later; Max 0 is the newest
-	Ciphers  []uint16 // for TLS 1.2; nil is Go's choice
-	Names    []string // more names for the private authority's certificate
-	Dir      string   // of the private authority; "" is "tls" in the data directory
+	Cert     string             // file, in TLSFiles
+	Key      string             // file, in TLSFiles
+	ClientCA string             // file; "" leaves client certificates to auth methods
+	Auth     tls.ClientAuthType // tls.RequestClientCert unless the settings say otherwise
+	Min, Max uint16             // tls.VersionTLS12 or later; Max 0 is the newest
+	Ciphers  []uint16           // for TLS 1.2; nil is Go's choice
+	Names    []string           // more names for the private authority's certificate
+	Dir      string             // of the private authority; "" is "tls" in the data directory
 }
 
 // Forwarded says how X-Forwarded-For is read.
@@ -203,7 +203,7 @@ func Default() *Config {
 // defaultListener is a listener of a kind before its block is read.
 func defaultListener(kind string) Listener {
 	l := Listener{Kind: kind, SocketMode: 0o600, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 5 * time.Minute}
-	l.TLS.Min = tls.VersionTLS12
+	l.TLS.Min, l.TLS.Auth = tls.VersionTLS12, tls.RequestClientCert
 	if kind == "unix" {
 		l.TLS.Mode = TLSOff
 	} else {

@@ -181,7 +181,7 @@ func (l *Listener) check() error {
 	if t.Cert != "" {
 		t.Mode = TLSFiles
 	}
-	if t.ClientCA != "" && t.Auth == tls.NoClientCert {
+	if t.ClientCA != "" && t.Auth == tls.RequestClientCert {
 		t.Auth = tls.VerifyClientCertIfGiven
 	}
 	return nil

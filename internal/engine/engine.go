@@ -9,11 +9,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/cofferhq/coffer/internal/fault"
 	"github.com/cofferhq/coffer/internal/route"
 	"github.com/cofferhq/coffer/internal/storage"
+	"github.com/cofferhq/coffer/internal/wire"
 )
 
 // Class says where a kind may be mounted.
@@ -28,6 +30,7 @@ const (
 
 // Mount describes the mount an engine was opened for.
 type Mount struct {
+	Namespace   string // the id of the namespace it is in; "" is the root
 	Path        string // with its trailing slash, "auth/" included: "secret/", "auth/userpass/"
 	Accessor    string
 	UUID        string
@@ -35,6 +38,11 @@ type Mount struct {
 	Options     map[string]string
 	DefaultTTL  time.Duration // 0: the server's
 	MaxTTL      time.Duration // 0: the server's
+}
+
+// Method is an auth method's path as display names have it: "userpass".
+func (m Mount) Method() string {
+	return strings.ReplaceAll(strings.Trim(strings.TrimPrefix(m.Path, "auth/"), "/"), "/", "-")
 }
 
 // Env is what an engine gets of its surroundings.
@@ -52,6 +60,13 @@ type Env struct {
 	Fingerprint func(value []byte) string
 	// MaxPayload is the largest payload accepted, in bytes.
 	MaxPayload int
+	// Leases lends what the engine makes outside; for kinds with a Lending.
+	Leases Lender
+	// Agenda is what the mount has to do at a time; for kinds with a Due.
+	Agenda Agenda
+	// Password makes a password by a policy of the mount's namespace; "" is a
+	// policy of Coffer's own.
+	Password func(ctx context.Context, policy string) (wire.Secret, error)
 }
 
 // ReadThrough is an Env.Recent without memory.
@@ -78,6 +93,10 @@ type Kind[C, S any] struct {
 	Routes []route.Route[S]
 	// Run does background work until ctx ends; nil when there is none.
 	Run func(s S, ctx context.Context) error
+	// Lending takes back what is lent; nil for kinds that lend nothing.
+	Lending *Lending[S]
+	// Due does a task of the mount's agenda; nil for kinds without one.
+	Due func(s S, ctx context.Context, t Task) error
 	// Upgradable lists the versions whose mounts this kind opens as they are.
 	Upgradable []string
 }
@@ -89,8 +108,10 @@ type Spec struct {
 	Routes             []route.Spec
 	Upgradable         []string
 
-	open func(ctx context.Context, env Env) (any, error)
-	run  func(ctx context.Context, s any) error
+	open           func(ctx context.Context, env Env) (any, error)
+	run            func(ctx context.Context, s any) error
+	extend, revoke func(ctx context.Context, s any, l Leased) error
+	due            func(ctx context.Context, s any, t Task) error
 }
 
 // Spec erases the kind's types.
@@ -113,6 +134,16 @@ func (k Kind[C, S]) Spec() *Spec {
 	if k.Run != nil {
 		s.run = func(ctx context.Context, state any) error { return k.Run(state.(S), ctx) }
 	}
+	if l := k.Lending; l != nil {
+		s.revoke = func(ctx context.Context, state any, lease Leased) error { return l.Revoke(state.(S), ctx, lease) }
+		s.extend = func(ctx context.Context, state any, lease Leased) error { return nil }
+		if l.Extend != nil {
+			s.extend = func(ctx context.Context, state any, lease Leased) error { return l.Extend(state.(S), ctx, lease) }
+		}
+	}
+	if k.Due != nil {
+		s.due = func(ctx context.Context, state any, t Task) error { return k.Due(state.(S), ctx, t) }
+	}
 	return s
 }
 
@@ -132,3 +163,32 @@ func (s *Spec) Run(ctx context.Context, state any) error {
 	}
 	return s.run(ctx, state)
 }
+
+// Extend makes what an opened state lent last until the lease expires.
+func (s *Spec) Extend(ctx context.Context, state any, l Leased) error {
+	if s.extend == nil {
+		return s.lendsNothing()
+	}
+	return s.extend(ctx, state, l)
+}
+
+// Revoke takes back what an opened state lent.
+func (s *Spec) Revoke(ctx context.Context, state any, l Leased) error {
+	if s.revoke == nil {
+		return s.lendsNothing()
+	}
+	return s.revoke(ctx, state, l)
+}
+
+func (s *Spec) lendsNothing() error { return fmt.Errorf("%s lends nothing", s.Name) }
+
+// Due does a task of an opened state's agenda.
+func (s *Spec) Due(ctx context.Context, state any, t Task) error {
+	if s.due == nil {
+		return fmt.Errorf("%s has no agenda", s.Name)
+	}
+	return s.due(ctx, state, t)
+}
+
+// Lends reports whether the kind lends anything.
+func (s *Spec) Lends() bool { return s.revoke != nil }

@@ -57,10 +57,13 @@ func (t *turn) succeeded() (Answer, error) {
 	}
 	switch out := t.output.(type) {
 	case route.Raw:
-		return Answer{Status: status, ContentType: out.ContentType, Body: out.Body}, nil
+		return Answer{Status: status, ContentType: out.ContentType, Body: out.Body, MaxAge: t.notes.MaxAge}, nil
 	case route.Stream:
 		return Answer{Status: status, ContentType: out.ContentType}, nil
 	case route.Empty:
+		if t.notes.Lease != nil {
+			return t.envelope(status, nil)
+		}
 		if len(t.notes.Warnings)+len(t.warnings) == 0 {
 			if t.notes.Status == 0 {
 				status = 204
@@ -68,17 +71,20 @@ func (t *turn) succeeded() (Answer, error) {
 			return Answer{Status: status}, nil
 		}
 		return t.envelope(status, nil)
-	case *token.Issued:
+	case *token.Issued, *waiting:
 		return t.envelope(status, nil)
 	case *token.WrapInfo:
 		return t.envelope(status, nil)
+	}
+	if status == 204 {
+		return Answer{Status: status}, nil
 	}
 	data, err := json.Marshal(t.output, json.Deterministic(true))
 	if err != nil {
 		return Answer{}, err
 	}
 	if _, bare := t.output.(interface{ IsBare() }); bare {
-		return Answer{Status: status, ContentType: jsonType, Body: append(data, '\n')}, nil
+		return Answer{Status: status, ContentType: jsonType, Body: append(data, '\n'), MaxAge: t.notes.MaxAge}, nil
 	}
 	return t.envelope(status, data)
 }
@@ -87,8 +93,16 @@ func (t *turn) succeeded() (Answer, error) {
 func (t *turn) envelope(status int, data []byte) (Answer, error) {
 	b := append(make([]byte, 0, len(data)+512), `{"request_id":`...)
 	b = quoted(b, t.ID)
-	b = append(b, `,"lease_id":"","renewable":false,"lease_duration":`...)
-	b = strconv.AppendInt(b, int64(t.notes.LeaseDuration/time.Second), 10)
+	b = append(b, `,"lease_id":`...)
+	if l := t.notes.Lease; l != nil {
+		b = quoted(b, t.inner+l.ID)
+		b = strconv.AppendBool(append(b, `,"renewable":`...), l.Renewable)
+		b = append(b, `,"lease_duration":`...)
+		b = strconv.AppendInt(b, seconds(l.TTL), 10)
+	} else {
+		b = append(b, `"","renewable":false,"lease_duration":`...)
+		b = strconv.AppendInt(b, int64(t.notes.LeaseDuration/time.Second), 10)
+	}
 	b = append(b, `,"data":`...)
 	if data == nil {
 		b = append(b, "null"...)
@@ -111,6 +125,8 @@ func (t *turn) envelope(status int, data []byte) (Answer, error) {
 	b = append(b, `,"auth":`...)
 	if issued, ok := t.output.(*token.Issued); ok && err == nil {
 		b, err = appendJSON(b, block(issued))
+	} else if wait, ok := t.output.(*waiting); ok && err == nil {
+		b, err = appendJSON(b, authBlock{MFARequirement: wait.requirement()})
 	} else {
 		b = append(b, "null"...)
 	}
@@ -123,6 +139,10 @@ func (t *turn) envelope(status int, data []byte) (Answer, error) {
 	}
 	return Answer{Status: status, ContentType: jsonType, Body: append(b, '}', '\n')}, err
 }
+
+// seconds is a lifetime in whole ones, rounded: what was counted a moment ago lost
+// a little since.
+func seconds(d time.Duration) int64 { return int64(d.Round(time.Second) / time.Second) }
 
 // members are the names of the envelope.
 var members = []string{"request_id", "lease_id", "renewable", "lease_duration", "data", "wrap_info", "warnings", "auth", "mount_type"}

@@ -11,13 +11,16 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cofferhq/coffer/internal/access"
 	"github.com/cofferhq/coffer/internal/audit"
 	"github.com/cofferhq/coffer/internal/barrier"
 	"github.com/cofferhq/coffer/internal/engine"
 	"github.com/cofferhq/coffer/internal/fault"
+	"github.com/cofferhq/coffer/internal/lease"
 	"github.com/cofferhq/coffer/internal/mount"
 	"github.com/cofferhq/coffer/internal/policy"
-	"github.com/cofferhq/coffer/internal/policy/policystore"
+	"github.com/cofferhq/coffer/internal/quota"
+	"github.com/cofferhq/coffer/internal/realm"
 	"github.com/cofferhq/coffer/internal/route"
 	"github.com/cofferhq/coffer/internal/storage"
 	"github.com/cofferhq/coffer/internal/token"
@@ -26,9 +29,10 @@ import (
 
 // Services are what the gateway needs once the server is unsealed.
 type Services struct {
-	Mounts   *mount.Table
-	Tokens   *token.Store
-	Policies *policystore.Store
+	Realms *realm.Table
+	Tokens *token.Store // the root's
+	Leases *lease.Book  // nil: nothing is lent
+	Quotas *quota.Store // nil: there are none
 }
 
 // Options are what the gateway needs from the start.
@@ -89,8 +93,11 @@ type turn struct {
 	begun    time.Time
 	services *Services // nil while sealed
 
+	realm   *realm.Realm   // where the request goes; nil while sealed
+	home    *realm.Realm   // that the token belongs to; nil without one
 	mount   *mount.Mounted // nil when nothing is mounted there, and for sys while sealed
 	below   string         // the path below the mount
+	inner   string         // the path from the namespace that was asked to the mount's
 	spec    *route.Spec
 	state   any
 	vars    route.Vars
@@ -98,7 +105,7 @@ type turn struct {
 	allow   []string
 
 	token  *token.Token
-	acl    *policy.ACL
+	rights access.Rights
 	caller route.Caller
 
 	params   *wire.Params
@@ -109,8 +116,11 @@ type turn struct {
 	intended bool // the intent is recorded, so that what follows may be done
 	output   any
 	notes    route.Notes
+	lent     *route.Lease // what the handler lent, whatever becomes of the answer
 	warnings []string
 	stale    barrier.Stale // what StaleReads came to
+	passes   []quota.Pass  // of the quotas that let it through
+	limited  bool          // a quota refused it
 }
 
 // step is one part of a request's life.
@@ -120,8 +130,10 @@ type step func(*Gateway, context.Context, *turn) error
 // decided is recorded and answered in any case.
 var life = []step{
 	(*Gateway).identify,     // is it a request at all
-	(*Gateway).find,         // the mount, and the typed route in it
+	(*Gateway).find,         // the namespace, the mount, and the typed route in it
+	(*Gateway).admit,        // quotas: 429, and when to come again
 	(*Gateway).authenticate, // the token, and who holds it
+	(*Gateway).admitKnown,   // quotas that count who holds it
 	(*Gateway).decode,       // path, query and body into the route's request
 	(*Gateway).authorize,    // policies: allow, or deny and know why
 	(*Gateway).intend,       // an intent is durable before anything changes
@@ -140,6 +152,7 @@ func (g *Gateway) Serve(ctx context.Context, r *Request) Answer {
 	defer func() {
 		if !streams {
 			g.inFlight.Delete(r)
+			t.leave()
 		}
 	}()
 	if g.StaleReads > 0 && r.Method == "GET" {
@@ -156,7 +169,7 @@ func (g *Gateway) Serve(ctx context.Context, r *Request) Answer {
 		t.warnings = append(t.warnings, fmt.Sprintf("stale: the storage engine cannot be reached; this is what the node knew %v ago", age.Round(time.Second/10)))
 	}
 	answer, problem := t.answer(named(err))
-	answer.Stale = t.stale.Age()
+	answer.Stale, answer.Left = t.stale.Age(), t.left()
 	if t.token != nil {
 		if err := t.services.Tokens.Release(context.WithoutCancel(ctx), t.token); err != nil {
 			g.Log.Warn("a token whose last use is over is not removed yet", "accessor", t.token.Accessor, "error", err)
@@ -164,12 +177,15 @@ func (g *Gateway) Serve(ctx context.Context, r *Request) Answer {
 	}
 	if out, ok := t.output.(route.Stream); ok && problem == nil {
 		streams = true
-		answer.Stream = g.stream(t, out)
+		answer.Stream, answer.Live = g.stream(t, out), out.Live
 		return answer
 	}
 	if err := g.record(ctx, t, answer.Status, problem); err != nil {
 		problem = fault.From(err)
 		answer = failed(t, problem)
+	}
+	if problem != nil && t.lent != nil {
+		g.takeBack(context.WithoutCancel(ctx), t)
 	}
 	if problem != nil && problem.Kind.Status() >= 500 && problem.Cause != nil {
 		g.Log.Error("a request failed", "request_id", r.ID, "operation", r.Method, "path", r.Path, "error", problem)
@@ -183,10 +199,6 @@ func (g *Gateway) identify(_ context.Context, t *turn) error {
 	if t.Problem != nil {
 		return t.Problem
 	}
-	if ns := strings.Trim(t.Namespace, "/"); ns != "" && ns != "root" {
-		return fault.New(fault.NotFound, "no handler for route %q. namespace %q does not exist", t.Path, ns)
-	}
-	t.Namespace = ""
 	return nil
 }
 
@@ -199,15 +211,15 @@ func (g *Gateway) find(ctx context.Context, t *turn) error {
 		if !ok {
 			return errSealed()
 		}
-		t.below, t.state, table = below, g.Sys, g.SysTable
+		t.Namespace, t.below, t.state, table = "", below, g.Sys, g.SysTable
 	} else {
-		t.mount, t.below = t.services.Mounts.Find(t.Path)
-		// Coffer's own mounts stay; any other may have changed elsewhere.
-		if !t.services.Mounts.Fresh() && (t.mount == nil || t.mount.Spec.Class != engine.System) {
-			if err := t.services.Mounts.Current(ctx); err != nil {
-				return err
+		if below, ok := strings.CutPrefix(t.Path, "sys/"); ok && t.Namespace != "" {
+			if spec, _, _ := g.SysTable.Find(t.Method, below); spec != nil && spec.Sealed {
+				t.Namespace = "" // what tells of the server is the same wherever it is asked
 			}
-			t.mount, t.below = t.services.Mounts.Find(t.Path)
+		}
+		if err := t.place(ctx); err != nil {
+			return err
 		}
 		if t.mount == nil {
 			t.missing = fault.New(fault.NotFound, "no handler for route %q. route entry not found.", t.Path)
@@ -229,7 +241,46 @@ func (g *Gateway) find(ctx context.Context, t *turn) error {
 		t.missing = fault.New(fault.NotFound, "no handler for route %q. unsupported path", t.Path)
 	case t.services == nil && !t.spec.Sealed:
 		return errSealed()
+	case t.spec.RootOnly && t.Namespace != "":
+		t.missing = fault.New(fault.NotFound, "no handler for route %q. unsupported path in a namespace: it is of the whole server", t.Path)
+		t.spec = nil
 	}
+	return nil
+}
+
+// place finds the realm and the mount that a request goes to. A namespace may be
+// named by the header, by the beginning of the path, or by both.
+func (t *turn) place(ctx context.Context) error {
+	header, path := strings.Trim(t.Namespace, "/"), t.Path
+	if header == "root" {
+		header = ""
+	}
+	find := func() {
+		t.realm, t.mount, t.below = t.services.Realms.At(header), nil, ""
+		if t.realm == nil {
+			// Who may not know whether there is such a namespace asks for a path
+			// in the root that is not there either.
+			t.realm, t.Namespace, t.Path = t.services.Realms.Root(), "", header+"/"+path
+			return
+		}
+		asked := t.realm.Namespace.Path
+		t.realm, t.Path = t.services.Realms.Find(asked + path)
+		t.Namespace = t.realm.Namespace.Path
+		t.inner = strings.TrimPrefix(t.Namespace, asked)
+		t.mount, t.below = t.realm.Mounts.Find(t.Path)
+	}
+	find()
+	// Coffer's own mounts stay; any other may have changed elsewhere.
+	if t.services.Realms.Fresh() || t.mount != nil && t.mount.Spec.Class == engine.System {
+		return nil
+	}
+	if err := t.services.Realms.Current(ctx); err != nil {
+		return err
+	}
+	if err := t.realm.Mounts.Current(ctx); err != nil {
+		return err
+	}
+	find()
 	return nil
 }
 
@@ -240,12 +291,16 @@ func errSealed() error {
 
 // authenticate finds who asks. Public routes need nobody.
 func (g *Gateway) authenticate(ctx context.Context, t *turn) error {
-	t.caller = route.Caller{RequestID: t.ID, Remote: t.Remote.Addr(), Namespace: t.Namespace, Token: t.Token}
+	t.caller = route.Caller{RequestID: t.ID, Remote: t.Remote.Addr(), Namespace: t.Namespace, Path: t.below, Token: t.Token, Peer: t.Peer}
 	if t.services == nil || t.spec != nil && t.spec.Public {
 		return nil
 	}
 	if t.Token == "" {
-		return t.deny("no token was sent", "send it as X-Vault-Token or as Authorization: Bearer; `coffer login` gets one")
+		if t.spec != nil && t.spec.Nobody && t.realm.Locked == nil {
+			return nil
+		}
+		t.decision = &audit.Decision{Missing: "no token was sent"}
+		return route.NoToken()
 	}
 	g.Metrics.TokenLookedUp()
 	tok, err := t.services.Tokens.Lookup(ctx, t.Token)
@@ -255,23 +310,33 @@ func (g *Gateway) authenticate(ctx context.Context, t *turn) error {
 	if err != nil {
 		return err
 	}
-	t.token = tok
+	t.token, t.home = tok, t.services.Realms.Of(tok.Namespace)
+	if t.home == nil {
+		return t.deny("the namespace that the token belongs to was deleted", "log in to another one")
+	}
 	if !within(tok.BoundCIDRs, t.Remote.Addr()) {
 		return t.deny("the token is bound to networks that the client's address is not in", "use it from one of them")
 	}
-	if tok.Mount != "" && !t.services.Mounts.Live(tok.Mount) {
+	if tok.Mount != "" && !t.home.Mounts.Live(tok.Mount) {
 		return t.deny("the auth method that granted the token was disabled", "log in by another method")
 	}
 	if err := t.services.Tokens.Use(ctx, tok); err != nil {
 		return err
 	}
-	if t.acl, err = t.services.Policies.ACL(ctx, tok.Policies); err != nil {
+	if !t.home.Namespace.Contains(t.realm.Namespace) || t.mount != nil && t.mount.Spec.Name == "cubbyhole" && t.home.Namespace.ID != t.realm.Namespace.ID {
+		return t.deny("the token belongs to another namespace", "log in to the namespace that the request goes to")
+	}
+	if t.rights, err = t.home.Access.Of(ctx, tok); err != nil {
 		return err
+	}
+	if t.rights.Barred != "" {
+		return t.deny(t.rights.Barred, "ask whoever looks after identities")
 	}
 	t.caller.TokenID, t.caller.Accessor = tok.ID, tok.Accessor
 	t.caller.DisplayName, t.caller.EntityID = tok.DisplayName, tok.EntityID
-	t.caller.Policies, t.caller.Root = tok.Policies, t.acl.IsRoot()
-	t.caller.Access = access{t.acl, t.services.Mounts}
+	t.caller.Policies, t.caller.Root = t.rights.Policies, t.rights.ACL.IsRoot()
+	may := asked{t.rights.ACL, t.realm.Mounts, t.reach(), t.facts}
+	t.caller.Access, t.caller.Rights = may, may
 	return nil
 }
 
@@ -312,27 +377,41 @@ func (g *Gateway) decode(_ context.Context, t *turn) error {
 func (g *Gateway) authorize(ctx context.Context, t *turn) error {
 	if t.services == nil || t.spec != nil && (t.spec.Public || t.spec.AnyToken) {
 		t.decision = &audit.Decision{Allowed: true}
-		return t.missing
+		return t.allowed()
 	}
 	ask, err := t.question(ctx)
 	if err != nil {
 		return err
 	}
-	d := t.acl.Check(ask)
+	d := t.rights.ACL.Check(ask)
 	t.decision = &audit.Decision{Allowed: d.Allowed, Policy: d.Policy, Rule: d.Rule, Missing: d.Missing}
 	if !d.Allowed {
 		g.denials.remember(&Denial{
-			RequestID: t.ID, Time: t.begun, Asked: ask, acl: t.acl, Decision: d,
+			RequestID: t.ID, Time: t.begun, Namespace: t.Namespace, Asked: ask, acl: t.rights.ACL, Decision: d,
 			Principal: t.caller.DisplayName, Accessor: t.caller.Accessor, Policies: t.caller.Policies,
 		})
 		return errDenied()
 	}
+	return t.allowed()
+}
+
+// allowed says what stands in the way of a request that the policies allow.
+func (t *turn) allowed() error {
+	if t.missing == nil && t.realm != nil && t.realm.Locked != nil && !t.spec.Unlocks {
+		return fault.New(fault.Unavailable, "API access to this namespace has been locked by an administrator - %q must be unlocked to gain access.", t.realm.Locked.Path)
+	}
 	return t.missing
+}
+
+// reach is the path from the token's namespace to that of the request: policies name
+// paths from where they are.
+func (t *turn) reach() string {
+	return strings.TrimPrefix(t.realm.Namespace.Path, t.home.Namespace.Path)
 }
 
 // question is what the policies are asked about the request.
 func (t *turn) question(ctx context.Context) (policy.Request, error) {
-	ask := policy.Request{Path: t.Path, Need: byMethod(t.Method), WrapTTL: t.wrapTTL}
+	ask := policy.Request{Path: t.reach() + t.Path, Need: byMethod(t.Method), WrapTTL: t.wrapTTL, Facts: t.facts}
 	if t.Method == "LIST" && !strings.HasSuffix(ask.Path, "/") {
 		ask.Path += "/"
 	}
@@ -352,12 +431,33 @@ func (t *turn) question(ctx context.Context) (policy.Request, error) {
 	}
 	t.need = ask.Need
 	if plain := t.spec.Plain; plain != nil {
-		ask.Plain = t.mount.Entry.Path + route.Expand(plain.Pattern, t.vars)
+		ask.Plain = t.reach() + t.mount.Entry.Path + route.Expand(plain.Pattern, t.vars)
 		if ask.PlainNeed = plain.Need; ask.PlainNeed == 0 {
 			ask.PlainNeed = ask.Need
 		}
 	}
 	return ask, nil
+}
+
+// facts are what conditions in policies can ask about.
+func (t *turn) facts() *policy.Facts {
+	f := &policy.Facts{
+		Time: t.begun.UTC(), Namespace: t.Namespace, Remote: t.Remote.Addr(), WrapTTL: t.wrapTTL,
+		DisplayName: t.caller.DisplayName, Policies: t.caller.Policies,
+	}
+	if t.params != nil {
+		f.Parameters = t.params.Names()
+	}
+	if t.token != nil {
+		f.TokenType = t.token.Type.String()
+	}
+	if who := t.rights.Who; who != nil {
+		f.EntityID, f.EntityName, f.Metadata = who.Entity.ID, who.Entity.Name, who.Entity.Metadata
+		for _, g := range who.Groups {
+			f.Groups = append(f.Groups, g.Name)
+		}
+	}
+	return f
 }
 
 func byMethod(method string) policy.Capability {
@@ -405,6 +505,7 @@ func (g *Gateway) handle(ctx context.Context, t *turn) error {
 	}
 	if noted, ok := output.(route.Noted); ok {
 		t.notes = noted.Carried()
+		t.lent = t.notes.Lease
 	}
 	switch out := output.(type) {
 	case token.Issued:
@@ -424,28 +525,43 @@ func named(err error) error {
 	case errors.As(err, &known) && known.Kind != fault.Internal:
 		return err
 	case errors.Is(err, storage.ErrFull):
-		return fault.Wrap(fault.Unavailable, err, "the storage's disk is full, and nothing was changed; make space on it, and the server goes on by itself")
+		return fault.Wrap(fault.Unavailable, err, "the storage is full, and nothing was changed; make space on its disk (etcd: compact, defragment and disarm its alarm), and the server goes on by itself")
 	case errors.Is(err, storage.ErrUnavailable):
-		return fault.Wrap(fault.Unavailable, err, "the storage engine cannot be reached; try again, the server reconnects by itself")
+		away := fault.Wrap(fault.Unavailable, err, "the storage engine cannot be reached; try again, the server reconnects by itself")
+		away.RetryAfter = time.Second // so that clients with retries send it again
+		return away
 	case errors.Is(err, storage.ErrUncertain):
 		return fault.Wrap(fault.Unavailable, err, "the storage engine went away while it committed: the change may or may not be there; read it before trying again")
 	}
 	return err
 }
 
-// access answers an engine what its caller may do besides.
-type access struct {
+// asked answers an engine what its caller may do besides.
+type asked struct {
 	acl    *policy.ACL
 	mounts *mount.Table
+	reach  string // from the namespace of the policies to that of the paths
+	facts  func() *policy.Facts
 }
 
+// Capabilities implements route.Rights.
+func (a asked) Capabilities(path, plain string) []string {
+	if plain != "" {
+		plain = a.reach + plain
+	}
+	return a.acl.Capabilities(a.reach+path, plain)
+}
+
+// Any implements route.Rights.
+func (a asked) Any(below string) bool { return a.acl.IsRoot() || a.acl.AnyBelow(a.reach+below) }
+
 // Can implements route.Access.
-func (a access) Can(need policy.Capability, path string) bool {
-	ask := policy.Request{Path: path, Need: need}
+func (a asked) Can(need policy.Capability, path string) bool {
+	ask := policy.Request{Path: a.reach + path, Need: need, Facts: a.facts}
 	if m, below := a.mounts.Find(path); m != nil {
 		method := methodOf(need)
 		if spec, vars, _ := m.Routes.Find(method, below); spec != nil && spec.Plain != nil {
-			ask.Plain, ask.PlainNeed = m.Entry.Path+route.Expand(spec.Plain.Pattern, vars), spec.Plain.Need
+			ask.Plain, ask.PlainNeed = a.reach+m.Entry.Path+route.Expand(spec.Plain.Pattern, vars), spec.Plain.Need
 			if ask.PlainNeed == 0 {
 				ask.PlainNeed = need
 			}

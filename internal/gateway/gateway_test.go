@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -23,7 +22,7 @@ import (
 	"github.com/cofferhq/coffer/internal/fault"
 	"github.com/cofferhq/coffer/internal/mount"
 	"github.com/cofferhq/coffer/internal/policy"
-	"github.com/cofferhq/coffer/internal/policy/policystore"
+	"github.com/cofferhq/coffer/internal/realm"
 	"github.com/cofferhq/coffer/internal/route"
 	"github.com/cofferhq/coffer/internal/storage"
 	"github.com/cofferhq/coffer/internal/storage/memory"
@@ -114,7 +113,7 @@ type fixture struct {
 	root   string
 	tokens *token.Store
 	engine *storagetest.Away
-	rows   *barrier.Cache[[]byte]
+	realms *realm.Table
 	n      int
 	mu     sync.Mutex
 }
@@ -129,15 +128,6 @@ func newFixture(t testing.TB) *fixture {
 	must(t, b.Initialize(ctx, key))
 	must(t, b.Open(ctx, key))
 	specs := map[string]*engine.Spec{"jar": jarKind.Spec(), "door": doorKind.Spec()}
-	rows := barrier.NewCache(b, mount.Prefix, 100, func(_ string, row []byte) ([]byte, error) { return bytes.Clone(row), nil })
-	mounts, err := mount.Open(ctx, mount.Options{
-		Barrier: b, Log: log, MaxPayload: 1 << 20, Rows: rows,
-		Kinds: func(name, _ string) *engine.Spec { return specs[name] },
-	})
-	must(t, err)
-	t.Cleanup(mounts.Close)
-	policies := policystore.New(b)
-	must(t, policies.Seed(ctx))
 	cache := barrier.NewCache(b, "core/tokens/"+token.Prefix, 100, token.Decode)
 	follow(t, b.Follow)
 	tokens, err := token.NewStore(ctx, token.Options{
@@ -145,14 +135,21 @@ func newFixture(t testing.TB) *fixture {
 		Defaults: func() (time.Duration, time.Duration) { return time.Hour, 24 * time.Hour },
 	})
 	must(t, err)
+	realms, err := realm.Open(ctx, realm.Options{
+		Barrier: b, Log: log, Tokens: tokens, MaxPayload: 1 << 20,
+		Kinds: func(name, _ string) *engine.Spec { return specs[name] },
+	})
+	must(t, err)
+	t.Cleanup(realms.Close)
+	mounts, policies := realms.Root().Mounts, realms.Root().Policies
 	secret, _, err := tokens.Create(ctx, nil, token.Request{Policies: []string{"root"}, Initial: true, DisplayName: "root"})
 	must(t, err)
-	f := &fixture{dir: t.TempDir(), root: secret.Reveal(), tokens: tokens, engine: away, rows: rows}
+	f := &fixture{dir: t.TempDir(), root: secret.Reveal(), tokens: tokens, engine: away, realms: realms}
 	logFile, err := audit.Open(f.dir, audit.Options{Origin: "test"})
 	must(t, err)
 	t.Cleanup(func() { _ = logFile.Close() })
 	f.Gateway = New(Options{Audit: logFile, Log: log, SysTable: route.NewTable(nil)})
-	f.Open(&Services{Mounts: mounts, Tokens: tokens, Policies: policies})
+	f.Open(&Services{Realms: realms, Tokens: tokens})
 	for path, class := range map[string]engine.Class{"secret": engine.Secret, "auth/door": engine.Auth} {
 		_, err := mounts.Enable(ctx, mount.Request{Path: path, Type: map[engine.Class]string{engine.Secret: "jar", engine.Auth: "door"}[class], Class: class})
 		must(t, err)
@@ -310,21 +307,21 @@ func TestDenialsAreExplained(t *testing.T) {
 	f := newFixture(t)
 	reader := f.token(t, token.Request{Policies: []string{"reader"}, DisplayName: "bob"})
 	_, out := f.ask(t, reader, "POST", "secret/data/app/db", `{"text":"x"}`)
-	d, err := f.Why(out["request_id"].(string))
+	d, err := f.Why(out["request_id"].(string), "")
 	must(t, err)
 	if d.Decision.Allowed || d.Decision.Policy != "reader" || d.Decision.Missing == "" || d.Decision.Fix == "" || len(d.Explain().Lines()) == 0 {
 		t.Errorf("%+v", d.Decision)
 	}
-	if _, err := f.Why("r999"); !fault.Is(err, fault.NotFound) {
+	if _, err := f.Why("r999", ""); !fault.Is(err, fault.NotFound) {
 		t.Errorf("unknown request: %v", err)
 	}
 	for i := range MaxDenials + 10 {
 		f.denials.remember(&Denial{RequestID: fmt.Sprintf("x%d", i)})
 	}
-	if _, err := f.Why("x9"); err == nil {
+	if _, err := f.Why("x9", ""); err == nil {
 		t.Error("more denials are kept than stated")
 	}
-	if _, err := f.Why("x10"); err != nil || len(f.denials.byID) != MaxDenials {
+	if _, err := f.Why("x10", ""); err != nil || len(f.denials.byID) != MaxDenials {
 		t.Errorf("%v, %d kept", err, len(f.denials.byID))
 	}
 }
@@ -391,7 +388,7 @@ func TestNothingHappensWithoutTheAuditLog(t *testing.T) {
 			t.Errorf("%s: %d %v", method, status, out)
 		}
 	}
-	j := f.services.Load().Mounts.At("secret").State.(*jar)
+	j := f.services.Load().Realms.Root().Mounts.At("secret").State.(*jar)
 	if got, err := j.read(t.Context(), route.Caller{}, jarPath{Path: "app/db"}); err != nil || got.Text != "one" {
 		t.Errorf("the secret is %q, %v", got.Text.Reveal(), err)
 	}
@@ -442,7 +439,7 @@ func TestLoginAndDisabledMethod(t *testing.T) {
 	if status, _ := f.ask(t, tok, "GET", "secret/data/app/db", ""); status != 403 {
 		t.Errorf("far: %d", status)
 	}
-	must(t, f.services.Load().Mounts.Disable(t.Context(), "auth/door"))
+	must(t, f.services.Load().Realms.Root().Mounts.Disable(t.Context(), "auth/door"))
 	if status, _ := f.ask(t, tok, "GET", "secret/data/app/db", "", near); status != 403 {
 		t.Errorf("after the method was disabled: %d", status)
 	}
@@ -480,7 +477,7 @@ func TestHelpNeedsAToken(t *testing.T) {
 func TestEnginesMayAskWhatTheirCallerMayDo(t *testing.T) {
 	f := newFixture(t)
 	asker := f.token(t, token.Request{Policies: []string{"asker", "reader"}})
-	root := f.services.Load()
+	root := f.services.Load().Realms.Root()
 	_, err := root.Policies.Put(t.Context(), "asker", `path "secret/can/*" { capabilities = ["read"] }`)
 	must(t, err)
 	for path, want := range map[string]string{
@@ -494,79 +491,6 @@ func TestEnginesMayAskWhatTheirCallerMayDo(t *testing.T) {
 	if _, out := f.ask(t, f.root, "GET", "secret/can/secret/data/other", ""); fmt.Sprint(out["data"]) != "map[text:true true]" {
 		t.Errorf("root may not: %v", out)
 	}
-}
-
-func TestTroublesOfTheStorageEngineAreNamed(t *testing.T) {
-	f := newFixture(t)
-	for text, want := range map[string]string{"full": "disk is full", "away": "cannot be reached", "torn": "may or may not be there"} {
-		status, out := f.ask(t, f.root, "POST", "secret/data/app/db", `{"text":"`+text+`"}`)
-		if status != 503 || !strings.Contains(fmt.Sprint(out["errors"]), want) {
-			t.Errorf("%s: %d %v", text, status, out)
-		}
-	}
-}
-
-// While the engine is away, reads of what is in memory are answered where the
-// configuration allows that, and say so; everything else is refused.
-func TestStaleReads(t *testing.T) {
-	f := newFixture(t)
-	reader := f.token(t, token.Request{Policies: []string{"reader"}})
-	counted := f.token(t, token.Request{Policies: []string{"reader"}, NumUses: 5000})
-	f.ask(t, f.root, "POST", "secret/data/app/db", `{"text":"hunter2"}`)
-	f.ask(t, f.root, "POST", "secret/data/app/cold", `{"text":"not read before"}`)
-	waitFor(t, "the read comes from memory", func() bool {
-		f.ask(t, counted, "GET", "secret/data/app/db", "")
-		status, _ := f.ask(t, reader, "GET", "secret/data/app/db", "")
-		return status == 200 && f.rows.Stats().Hits > 0
-	})
-	var header time.Duration
-	get := func(tok, path string) (int, string) {
-		f.n++
-		a := f.Serve(t.Context(), &Request{ID: fmt.Sprint("s", f.n), Method: "GET", Path: path, Token: tok, Remote: netip.MustParseAddrPort("127.0.0.1:5000")})
-		header = a.Stale
-		return a.Status, string(a.Body)
-	}
-	f.engine.Set(true)
-	waitFor(t, "without stale_reads the read is refused", func() bool {
-		status, body := get(reader, "secret/data/app/db")
-		return status == 503 && strings.Contains(body, "cannot be reached")
-	})
-
-	f.StaleReads = time.Minute
-	status, body := get(reader, "secret/data/app/db")
-	if status != 200 || !strings.Contains(body, "hunter2") || !strings.Contains(body, `"warnings":["stale: the storage engine cannot be reached`) || header <= 0 {
-		t.Errorf("%d %v %s", status, header, body)
-	}
-	all := f.entries(t)
-	if last := all[len(all)-1]; last.StaleMS <= 0 || last.Status != 200 || last.Request.Path != "secret/data/app/db" {
-		t.Errorf("the audit log does not say that the answer was stale: %+v", last)
-	}
-	for what, c := range map[string][2]string{
-		"a row that is not in memory":    {reader, "secret/data/app/cold"},
-		"a token whose uses are counted": {counted, "secret/data/app/db"},
-		"a token that is not in memory":  {"hvs.AAAAAAAAAAAAAAAAAAAAAAAA", "secret/data/app/db"},
-	} {
-		if status, body := get(c[0], c[1]); status != 503 && status != 403 || strings.Contains(body, "hunter2") {
-			t.Errorf("%s: %d %s", what, status, body)
-		}
-	}
-	if status, _ := get(reader, "secret/data/other"); status != 403 {
-		t.Errorf("a stale read past the policies: %d", status)
-	}
-	if status, out := f.ask(t, f.root, "POST", "secret/data/app/db", `{"text":"x"}`); status != 503 {
-		t.Errorf("a write while the engine is away: %d %v", status, out)
-	}
-	f.StaleReads = time.Millisecond
-	if status, _ := get(reader, "secret/data/app/db"); status != 503 {
-		t.Errorf("beyond the grace: %d", status)
-	}
-
-	f.StaleReads = time.Minute
-	f.engine.Set(false)
-	waitFor(t, "answers are fresh again", func() bool {
-		status, body := get(reader, "secret/data/app/db")
-		return status == 200 && header == 0 && !strings.Contains(body, "stale")
-	})
 }
 
 func waitFor(t testing.TB, what string, ok func() bool) {

@@ -7,20 +7,40 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cofferhq/coffer/internal/access"
 	"github.com/cofferhq/coffer/internal/auth"
+	"github.com/cofferhq/coffer/internal/factor"
 	"github.com/cofferhq/coffer/internal/fault"
+	"github.com/cofferhq/coffer/internal/identity"
+	"github.com/cofferhq/coffer/internal/lifetime"
+	"github.com/cofferhq/coffer/internal/mount"
 	"github.com/cofferhq/coffer/internal/route"
 	"github.com/cofferhq/coffer/internal/token"
 )
 
 // grant makes the token of a login, and wraps the answer when that was asked.
 func (g *Gateway) grant(ctx context.Context, t *turn) error {
-	if login, ok := t.output.(auth.Login); ok {
-		issued, err := g.login(ctx, t, login)
-		if err != nil {
-			return err
+	var err error
+	switch out := t.output.(type) {
+	case auth.Login:
+		t.output, err = g.login(ctx, t, out)
+	case *factor.Waiting:
+		t.output, err = g.complete(ctx, t, out)
+	}
+	if err != nil {
+		return err
+	}
+	if _, waits := t.output.(*waiting); waits {
+		return nil // there is no token to wrap
+	}
+	if issued := t.issued(); issued != nil {
+		if home := t.services.Realms.Of(issued.Token.Namespace); home != nil {
+			rights, err := home.Access.Of(ctx, issued.Token)
+			if err != nil {
+				return err
+			}
+			issued.Identity = rights.Identity
 		}
-		t.output = issued
 	}
 	if t.wrapTTL == 0 || t.services == nil || t.notes.Status >= 300 {
 		return nil
@@ -31,8 +51,24 @@ func (g *Gateway) grant(ctx context.Context, t *turn) error {
 	return g.wrap(ctx, t)
 }
 
-// login mints the token that a proven identity is given.
-func (g *Gateway) login(ctx context.Context, t *turn, login auth.Login) (*token.Issued, error) {
+// login answers a proven identity: with a token, or with what it has to prove besides.
+func (g *Gateway) login(ctx context.Context, t *turn, login auth.Login) (any, error) {
+	entity, err := g.enter(ctx, t, login)
+	if err != nil {
+		return nil, err
+	}
+	wait, err := g.factors(ctx, t, entity, login)
+	if err != nil {
+		return nil, err
+	}
+	if wait != nil {
+		return wait, nil
+	}
+	return g.mint(ctx, t, t.mount.Entry, t.Path, entity, login)
+}
+
+// mint makes the token of a login that the auth method at e granted.
+func (g *Gateway) mint(ctx context.Context, t *turn, e *mount.Entry, path, entity string, login auth.Login) (*token.Issued, error) {
 	bounds, err := prefixes(login.BoundCIDRs)
 	if err != nil {
 		return nil, err
@@ -44,21 +80,41 @@ func (g *Gateway) login(ctx context.Context, t *turn, login auth.Login) (*token.
 	if err != nil {
 		return nil, err
 	}
-	e := t.mount.Entry
 	kind, err := tokenType(e.Config.TokenType, login.Type)
 	if err != nil {
 		return nil, err
 	}
-	return t.services.Tokens.Issue(ctx, nil, token.Request{
-		Path: t.Path, DisplayName: login.DisplayName, Policies: login.Policies, NoDefaultPolicy: bool(login.NoDefault),
+	return t.realm.Tokens.Issue(ctx, nil, token.Request{
+		Path: path, DisplayName: login.DisplayName, Policies: login.Policies, NoDefaultPolicy: bool(login.NoDefault),
 		Meta: login.Metadata, Type: kind, NumUses: int(login.NumUses), BoundCIDRs: bounds,
-		Mount: e.Accessor, Login: granted,
-		Terms: token.Terms{
+		EntityID: entity, Mount: e.Accessor, Login: granted,
+		Terms: lifetime.Terms{
 			TTL: login.TTL.Duration(), MaxTTL: login.MaxTTL.Duration(),
 			ExplicitMax: login.ExplicitMax.Duration(), Period: login.Period.Duration(),
 			MountDefault: e.Config.DefaultTTL.Duration(), MountMax: e.Config.MaxTTL.Duration(),
 		},
 	})
+}
+
+// enter returns the id of the entity that logs in, "" for a login without a name.
+func (g *Gateway) enter(ctx context.Context, t *turn, login auth.Login) (string, error) {
+	if login.Alias == "" {
+		return "", nil
+	}
+	about := login.AliasMetadata
+	if about == nil {
+		about = login.Metadata
+	}
+	e, err := t.realm.Identities.Enter(ctx, identity.Login{
+		Mount: t.mount.Entry.Accessor, Name: login.Alias, Metadata: about, Groups: login.Groups,
+	})
+	if err != nil {
+		return "", err
+	}
+	if e.Disabled {
+		return "", t.deny("the entity is disabled", "ask whoever disabled it")
+	}
+	return e.ID, nil
 }
 
 // tokenType decides between what the mount says and what the login asks for:
@@ -104,14 +160,21 @@ func (g *Gateway) wrap(ctx context.Context, t *turn) error {
 	if len(answer.Body) == 0 {
 		return nil // there is nothing to wrap
 	}
-	info, err := t.services.Tokens.Wrap(ctx, token.WrapRequest{
+	info, err := t.realm.Tokens.Wrap(ctx, token.WrapRequest{
 		Body: answer.Body, TTL: t.wrapTTL, CreationPath: t.Path, WrappedAccessor: t.wrappedAccessor(),
 	})
 	if err != nil {
 		return err
 	}
-	t.output, t.warnings, t.notes.Warnings, t.notes.LeaseDuration = info, nil, nil, 0
+	t.output, t.warnings, t.notes.Warnings, t.notes.LeaseDuration, t.notes.Lease = info, nil, nil, 0, nil
 	return nil
+}
+
+// takeBack ends what was lent to a caller who is not told of it.
+func (g *Gateway) takeBack(ctx context.Context, t *turn) {
+	if err := t.services.Leases.Revoke(ctx, t.lent.Key, false); err != nil {
+		g.Log.Warn("what was lent for an answer that failed is taken back when its lease expires", "lease", t.lent.ID, "error", err)
+	}
 }
 
 func (t *turn) wrappedAccessor() string {
@@ -140,15 +203,15 @@ type authBlock struct {
 	EntityID         string            `json:"entity_id"`
 	TokenType        string            `json:"token_type"`
 	Orphan           bool              `json:"orphan"`
-	MFARequirement   *struct{}         `json:"mfa_requirement"`
+	MFARequirement   *mfaRequirement   `json:"mfa_requirement"`
 	NumUses          int               `json:"num_uses"`
 }
 
 func block(i *token.Issued) authBlock {
 	t := i.Token
 	return authBlock{
-		ClientToken: i.Secret.Reveal(), Accessor: t.Accessor, Policies: append(t.Policies[:len(t.Policies):len(t.Policies)], t.IdentityPolicies...),
-		TokenPolicies: t.Policies, IdentityPolicies: t.IdentityPolicies, Metadata: t.Meta,
+		ClientToken: i.Secret.Reveal(), Accessor: t.Accessor, Policies: access.Union(t.Policies, i.Identity),
+		TokenPolicies: t.Policies, IdentityPolicies: i.Identity, Metadata: t.Meta,
 		LeaseDuration: int64(i.TTL / time.Second), Renewable: t.Renewable, EntityID: t.EntityID,
 		TokenType: t.Type.String(), Orphan: t.Orphan, NumUses: t.NumUses,
 	}

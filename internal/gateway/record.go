@@ -36,6 +36,8 @@ func (g *Gateway) record(ctx context.Context, t *turn, status int, problem *faul
 	switch {
 	case t.intended:
 		write = g.Audit.AppendDone
+	case t.limited && !t.services.Quotas.Config().Audit:
+		write = g.Audit.AppendRelaxed // a flood must not cost a sync each
 	case g.RelaxedReads && problem == nil && t.spec != nil && !t.spec.Changes:
 		write = g.Audit.AppendRelaxed
 	}
@@ -56,7 +58,7 @@ func (t *turn) entry(kind audit.Type) *audit.Entry {
 		ID: t.ID, Operation: t.operation(), Path: t.Path, Namespace: t.Namespace,
 		RemoteAddress: t.Remote.Addr().String(), RemotePort: int(t.Remote.Port()),
 		TraceParent: t.Traceparent, CorrelationID: t.Correlation,
-		WrapTTL: int64(t.wrapTTL / time.Second), Fields: t.params.Names(),
+		WrapTTL: int64(t.wrapTTL / time.Second), Fields: t.params.Names(), Headers: t.Headers,
 	}
 	if parts := strings.Split(t.Traceparent, "-"); len(parts) == 4 {
 		e.Request.TraceID = parts[1]
@@ -68,11 +70,14 @@ func (t *turn) entry(kind audit.Type) *audit.Entry {
 	if t.token != nil {
 		e.Principal = audit.Principal{
 			DisplayName: t.token.DisplayName, Accessor: t.token.Accessor, EntityID: t.token.EntityID,
-			Policies: t.token.Policies, TokenType: t.token.Type.String(), Issued: t.token.CreatedAt.UTC().Truncate(time.Second),
+			Policies: t.token.Policies, Identity: t.rights.Identity, TokenType: t.token.Type.String(), Issued: t.token.CreatedAt.UTC().Truncate(time.Second),
+		}
+		if t.home != nil {
+			e.Principal.Namespace = t.home.Namespace.Path
 		}
 	} else if issued := t.issued(); issued != nil {
 		e.Principal.DisplayName, e.Principal.Accessor = issued.Token.DisplayName, issued.Token.Accessor
-		e.Principal.Policies = issued.Token.Policies
+		e.Principal.Policies, e.Principal.Identity, e.Principal.EntityID = issued.Token.Policies, issued.Identity, issued.Token.EntityID
 	}
 	return e
 }

@@ -5,12 +5,14 @@ package gateway
 
 import (
 	"context"
+	"crypto/x509"
 	"io"
 	"net/netip"
 	"net/url"
 	"time"
 
 	"github.com/cofferhq/coffer/internal/fault"
+	"github.com/cofferhq/coffer/internal/quota"
 )
 
 // Request is what a listener understood of a request before anyone looked at
@@ -22,13 +24,19 @@ type Request struct {
 	Query       url.Values
 	Body        []byte
 	ContentType string
-	Token       string // X-Vault-Token, or Authorization: Bearer
-	Namespace   string // X-Vault-Namespace
-	WrapTTL     string // X-Vault-Wrap-TTL, as sent
-	Traceparent string // W3C traceparent, "" when absent or malformed
-	Correlation string // X-Correlation-ID or X-Request-ID, printable, at most 128 bytes
+	Token       string              // X-Vault-Token, or Authorization: Bearer
+	Namespace   string              // X-Vault-Namespace
+	WrapTTL     string              // X-Vault-Wrap-TTL, as sent
+	Factors     []string            // X-Vault-MFA, as sent: "method:passcode"
+	Traceparent string              // W3C traceparent, "" when absent or malformed
+	Correlation string              // X-Correlation-ID or X-Request-ID, printable, at most 128 bytes
+	Headers     map[string][]string // those that the audit log is to have, as it is to have them
 	Remote      netip.AddrPort
 	Help        bool // ?help=1
+	// Peer are the certificates that the client presented over TLS, leaf first. It
+	// holds the leaf's key; nothing else about them was verified, unless the
+	// listener has authorities of its own for its clients.
+	Peer []*x509.Certificate
 	// Problem is set when the listener could not read the request (a path that
 	// is no path, a body over the limit, a body that stopped arriving). The
 	// gateway records it and answers it.
@@ -48,6 +56,9 @@ type Answer struct {
 	// outcome is in the audit log when it returns nil; an error before the first
 	// write is to be answered, a later one must not look like the body's end.
 	Stream func(context.Context, io.Writer) error
+	MaxAge time.Duration // how long anybody may keep the answer; 0: nobody may
+	Left   *quota.Left   // what a quota still allows; nil says nothing
+	Live   bool          // with Stream: what is written is to leave at once
 	Allow  []string      // with 405: the methods there are
 	Stale  time.Duration // how old at most the answer is; above 0 only while the storage engine is away
 }

@@ -10,12 +10,17 @@ import (
 
 // stream ends the life of a request whose body is made while it leaves. The last
 // bytes leave only once the outcome is in the audit log, so that no client has a
-// whole body that the log does not tell of.
+// whole body that the log does not tell of. A live body is whole at any time; of that
+// the log tells by the intent.
 func (g *Gateway) stream(t *turn, out route.Stream) func(context.Context, io.Writer) error {
 	return func(ctx context.Context, w io.Writer) error {
+		defer t.leave()
 		defer g.inFlight.Delete(t.Request)
 		last := &withheld{out: w}
-		subject, err := out.Write(ctx, last)
+		if !out.Live {
+			w = last
+		}
+		subject, err := out.Write(ctx, w)
 		t.notes.Subject = subject
 		status := t.status()
 		var problem *fault.Error

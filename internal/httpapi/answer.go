@@ -27,12 +27,20 @@ const autoLength = 2048
 func (h *handler) write(w http.ResponseWriter, r *http.Request, a *gateway.Answer) {
 	header := w.Header()
 	header["Cache-Control"] = noStore
+	if a.MaxAge > 0 {
+		header["Cache-Control"] = []string{"public, max-age=" + strconv.Itoa(int(a.MaxAge/time.Second))}
+	}
 	header["X-Content-Type-Options"] = noSniff
 	if h.secure || r.TLS != nil {
 		header["Strict-Transport-Security"] = strictTLS
 	}
 	if a.RetryAfter > 0 {
 		header["Retry-After"] = []string{retryAfter(a.RetryAfter)}
+	}
+	if l := a.Left; l != nil {
+		header["X-Ratelimit-Limit"] = []string{strconv.Itoa(l.Limit)}
+		header["X-Ratelimit-Remaining"] = []string{strconv.Itoa(l.Remaining)}
+		header["X-Ratelimit-Reset"] = []string{retryAfter(l.Reset)}
 	}
 	if a.Stale > 0 {
 		header["X-Coffer-Stale"] = []string{retryAfter(a.Stale)} // seconds

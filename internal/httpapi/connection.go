@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -32,8 +33,9 @@ import (
 type connection struct {
 	net.Conn
 	server  *Server
-	tls     *tls.Conn // nil without TLS
-	greeted bool      // the handshake is over; used by the reading side only
+	tls     *tls.Conn           // nil without TLS
+	peer    []*x509.Certificate // what the client presented; there before any handler runs
+	greeted bool                // the handshake is over; used by the reading side only
 	http2   atomic.Bool
 	begun   atomic.Bool // bytes of a request have come that has no handler yet
 	busy    atomic.Bool // a handler runs; over HTTP/1.1 there is one at a time
@@ -58,7 +60,9 @@ func (c *connection) Read(b []byte) (int, error) {
 func (c *connection) greet() error {
 	err := c.tls.Handshake()
 	if err == nil {
-		c.http2.Store(c.tls.ConnectionState().NegotiatedProtocol == "h2")
+		state := c.tls.ConnectionState()
+		c.http2.Store(state.NegotiatedProtocol == "h2")
+		c.peer = state.PeerCertificates
 		return nil
 	}
 	var record tls.RecordHeaderError
@@ -163,6 +167,14 @@ func handled(ctx context.Context) {
 	if c, ok := ctx.Value(connectionKey{}).(*connection); ok {
 		c.busy.Store(true)
 	}
+}
+
+// peer returns the certificates that were presented on a request's connection.
+func peer(ctx context.Context) []*x509.Certificate {
+	if c, ok := ctx.Value(connectionKey{}).(*connection); ok {
+		return c.peer
+	}
+	return nil
 }
 
 // connectionState follows a connection through net/http. A connection that

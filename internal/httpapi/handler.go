@@ -19,6 +19,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cofferhq/coffer/internal/browser"
 	"github.com/cofferhq/coffer/internal/fault"
 	"github.com/cofferhq/coffer/internal/gateway"
 )
@@ -53,8 +54,12 @@ type Options struct {
 	Forwarded *Forwarded
 	// Headers are added to answers.
 	Headers StatusHeaders
-	// Origins reports whether pages of an origin may call; nil allows none.
-	Origins func(origin string) bool
+	// CORS returns whose pages may call; nil, and what is answered nil, takes no
+	// notice of where a page is from, and browsers keep the answers from it.
+	CORS func(context.Context) (*browser.CORS, error)
+	// Recorded returns of a request's headers what the audit log is to have; nil has
+	// nothing of them recorded.
+	Recorded func(http.Header) map[string][]string
 	// Panicked is told of each request that panicked; nil: nobody is.
 	Panicked func()
 	// Metrics answers GET /v1/sys/metrics without a token where the listener
@@ -163,34 +168,6 @@ func (h *handler) elsewhere(w http.ResponseWriter, r *http.Request) {
 		message = "this is a Coffer server; its API is under /v1/, for example /v1/sys/health"
 	}
 	h.write(w, r, &gateway.Answer{Status: http.StatusNotFound, Body: errorsBody(message)})
-}
-
-// crossOrigin answers what browsers ask before a page may call, and marks
-// answers to pages that may. It reports whether the request is answered.
-func (h *handler) crossOrigin(w http.ResponseWriter, r *http.Request) bool {
-	origin := r.Header["Origin"]
-	if h.Origins == nil || len(origin) != 1 {
-		return false
-	}
-	if !h.Origins(origin[0]) {
-		if r.Method != http.MethodOptions {
-			return false // the browser keeps the answer from the page
-		}
-		answer := refusal(fault.New(fault.Denied, "origin not allowed"))
-		h.write(w, r, &answer)
-		return true
-	}
-	header := w.Header()
-	header["Access-Control-Allow-Origin"] = origin
-	header["Vary"] = []string{"Origin"}
-	if r.Method != http.MethodOptions || r.Header.Get("Access-Control-Request-Method") == "" {
-		return false
-	}
-	header["Access-Control-Allow-Methods"] = []string{"DELETE, GET, OPTIONS, PATCH, POST, PUT, LIST"}
-	header["Access-Control-Allow-Headers"] = []string{"Content-Type, X-Requested-With, Authorization, X-Vault-Token, X-Vault-Request, X-Vault-Namespace, X-Vault-Wrap-TTL"}
-	header["Access-Control-Max-Age"] = []string{"300"}
-	h.write(w, r, &gateway.Answer{Status: http.StatusNoContent})
-	return true
 }
 
 // errBadHost is what an unusable remote address gives.

@@ -21,6 +21,10 @@ func (h *handler) read(w http.ResponseWriter, r *http.Request, req *gateway.Requ
 	req.Method = method(r)
 	req.Traceparent = traceparent(first(r.Header, "Traceparent"))
 	req.Correlation = correlation(r.Header)
+	req.Peer = peer(r.Context())
+	if h.Recorded != nil {
+		req.Headers = h.Recorded(r.Header)
+	}
 	var problem *fault.Error
 	if req.Remote, problem = h.remote(r); problem != nil {
 		req.Problem = problem
@@ -43,6 +47,7 @@ func (h *handler) read(w http.ResponseWriter, r *http.Request, req *gateway.Requ
 	req.ContentType = first(r.Header, "Content-Type")
 	req.Namespace = first(r.Header, "X-Vault-Namespace")
 	req.WrapTTL = first(r.Header, "X-Vault-Wrap-Ttl")
+	req.Factors = r.Header["X-Vault-Mfa"]
 	if req.Problem != nil {
 		return
 	}

@@ -51,7 +51,7 @@ type streamed struct {
 }
 
 // Write implements io.Writer. It waits for a slow client, which slows down its
-// own body and nothing else.
+// own body and nothing else. A live body says by writing nothing that it goes on.
 func (s *streamed) Write(b []byte) (int, error) {
 	// In the place of the deadline for whole answers.
 	if err := s.control.SetWriteDeadline(time.Now().Add(streamPatience)); err != nil && !errors.Is(err, http.ErrNotSupported) {
@@ -61,5 +61,9 @@ func (s *streamed) Write(b []byte) (int, error) {
 		s.begun = true
 		s.h.write(s.w, s.r, s.answer)
 	}
-	return s.w.Write(b)
+	n, err := s.w.Write(b)
+	if err == nil && s.answer.Live {
+		err = s.control.Flush()
+	}
+	return n, err
 }

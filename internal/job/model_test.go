@@ -134,14 +134,15 @@ func TestAnyHistoryIsLegal(t *testing.T) {
 }
 
 func play(t *testing.T, all []move) error {
-	e := jobtest.Optimistic(memory.New())
+	store := memory.New()
+	e := jobtest.Optimistic(store)
 	h := &history{}
 	var queues []*job.Queue
 	var engines []*storagetest.Away
 	ctx, stop := context.WithCancel(t.Context())
 	var running sync.WaitGroup
 	for i := range 2 {
-		engines = append(engines, storagetest.NewAway(e))
+		engines = append(engines, storagetest.NewAway(jobtest.Optimistic(store)))
 		w, q := workers(t, job.Options{Engine: engines[i], Node: fmt.Sprint("node-", i)}, job.Kind{Batch: 2, Run: h.run})
 		queues = append(queues, q)
 		running.Go(func() { _ = w.Run(ctx) })

@@ -17,7 +17,8 @@ import (
 const (
 	// poll is how long a worker waits at most before it looks for itself, for
 	// when the watch is gone.
-	poll         = 5 * time.Second
+	poll         = 20 * time.Second
+	mostTrouble  = 5 * time.Second // between two tries while the store is away
 	firstBackoff = time.Second
 	maxError     = 256 // bytes of an error that are kept
 )
@@ -40,7 +41,7 @@ func (q *Queue) work(ctx context.Context, c *Claim) {
 		case err != nil:
 			q.w.trouble(q.kind.Name, err)
 			c.next.Store(math.MinInt64)
-			wait = backoff(failed, poll)
+			wait = backoff(failed, mostTrouble)
 			failed++
 		default:
 			failed = 0

@@ -76,6 +76,7 @@ type Members struct {
 	run string
 
 	mu     sync.Mutex
+	looked storage.Revision // of the rows that others is made of
 	others map[string]*seen
 	last   time.Time // of the own beat
 	taken  bool      // another process uses this node's name
@@ -189,8 +190,10 @@ func (m *Members) leave(ctx context.Context) error {
 // what it learns of clocks is off by as much as it is late.
 func (m *Members) Look(ctx context.Context) error {
 	var rows []row
+	var at storage.Revision
 	err := m.Engine.View(ctx, func(r storage.Reader) (err error) {
 		rows, err = read(r)
+		at = r.Revision()
 		return err
 	})
 	if err != nil {
@@ -199,6 +202,10 @@ func (m *Members) Look(ctx context.Context) error {
 	now, clock := time.Now(), m.Now()
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if at < m.looked { // another Look saw more meanwhile
+		return nil
+	}
+	m.looked = at
 	there := map[string]bool{}
 	for _, r := range rows {
 		if r.Node == m.Self.Node {
@@ -337,4 +344,14 @@ func (m *Members) sweep(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// Live is how many nodes there are now, this one included.
+func (m *Members) Live() (n int) {
+	for _, o := range m.List() {
+		if o.Live {
+			n++
+		}
+	}
+	return n
 }

@@ -9,15 +9,16 @@ import (
 // Sources are what other packages count by themselves. A nil function leaves
 // its metrics out.
 type Sources struct {
-	Version    string                 // of the server
-	Seal       func() Seal            // state of the seal
-	Storage    func() Storage         // figures of the storage engine
-	Cluster    func() (Cluster, bool) // false while sealed
-	Caches     func() []Cache         // each cache by name
-	Jobs       func() []Jobs          // each kind of work that time drives
-	Audit      func() Audit           // figures of the audit log
-	Backup     func() Backup          // figures of the scheduled backups
-	CertExpiry func() (at time.Time)  // of the listener's TLS certificate; zero when there is none
+	Version    string                   // of the server
+	Seal       func() Seal              // state of the seal
+	Storage    func() Storage           // figures of the storage engine
+	Cluster    func() (Cluster, bool)   // false while sealed
+	Caches     func() []Cache           // each cache by name
+	Jobs       func() []Jobs            // each kind of work that time drives
+	Quotas     func() map[string]uint64 // requests that each quota refused on this node, by kind and name
+	Audit      func() Audit             // figures of the audit log
+	Backup     func() Backup            // figures of the scheduled backups
+	CertExpiry func() (at time.Time)    // of the listener's TLS certificate; zero when there is none
 }
 
 // Seal is the state of the seal.
@@ -117,6 +118,8 @@ var (
 	jobFailed = desc("job_failures_total", "Tries of timed jobs that failed on this node.", "kind")
 	jobLost   = desc("job_claims_lost_total", "Shards that passed to another node without being given back.", "kind")
 
+	quotaRefused = desc("quota_refused_total", "Requests that a quota refused on this node.", "quota")
+
 	cacheHits    = desc("cache_hits_total", "Lookups that a cache answered.", "cache")
 	cacheMisses  = desc("cache_misses_total", "Lookups that a cache could not answer.", "cache")
 	cacheEntries = desc("cache_entries", "Entries in a cache.", "cache")
@@ -143,7 +146,7 @@ type pulled struct{ sources Sources }
 // Describe sends the descriptions of all that Collect may send.
 func (p *pulled) Describe(to chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{buildInfo, initialized, unsealed, vaultUnsealed, vaultActive, commits, syncs, size, liveNodes, behind, clockAhead,
-		jobClaims, jobsDue, jobLag, jobsDone, jobFailed, jobLost, cacheHits, cacheMisses, cacheEntries, checkpointAge, auditEntries, auditSyncs, certExpiry,
+		jobClaims, jobsDue, jobLag, jobsDone, jobFailed, jobLost, quotaRefused, cacheHits, cacheMisses, cacheEntries, checkpointAge, auditEntries, auditSyncs, certExpiry,
 		backupLast, backupSize, backupTook, backupFailures} {
 		to <- d
 	}
@@ -184,6 +187,11 @@ func (p *pulled) Collect(to chan<- prometheus.Metric) {
 			send(jobsDone, counter, float64(j.Done), j.Kind)
 			send(jobFailed, counter, float64(j.Failed), j.Kind)
 			send(jobLost, counter, float64(j.Lost), j.Kind)
+		}
+	}
+	if p.sources.Quotas != nil {
+		for name, n := range p.sources.Quotas() {
+			send(quotaRefused, counter, float64(n), name)
 		}
 	}
 	if p.sources.Caches != nil {

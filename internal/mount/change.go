@@ -2,12 +2,14 @@ package mount
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"slices"
 	"strings"
 
 	"github.com/cofferhq/coffer/internal/engine"
 	"github.com/cofferhq/coffer/internal/fault"
+	"github.com/cofferhq/coffer/internal/lease"
 	"github.com/cofferhq/coffer/internal/storage"
 )
 
@@ -59,16 +61,26 @@ func (t *Table) Enable(ctx context.Context, r Request) (*Entry, error) {
 		if len(entries) >= MaxMounts {
 			return fault.New(fault.Limited, "there are %d mounts, which is the limit", MaxMounts)
 		}
-		if r.Class != engine.System {
-			if err := checkPlace(path, r.Class, entries); err != nil {
-				return err
+		if r.Class == engine.System {
+			if _, err := find(entries, path); err == nil {
+				return nil // another node was faster
 			}
-		}
-		if err := t.Barrier.CreateKeys(tx, e.Scope()); err != nil {
+		} else if err := t.checkPlace(tx, path, r.Class, entries); err != nil {
 			return err
 		}
-		return put(tx, e)
+		if err := t.Barrier.CreateKeys(tx, t.scope(e)); err != nil {
+			return err
+		}
+		return t.put(tx, e)
 	})
+}
+
+// checkPlace refuses a path that other mounts, or namespaces, are in the way of.
+func (t *Table) checkPlace(r storage.Reader, path string, class engine.Class, others []*Entry) error {
+	if err := checkPlace(path, class, others); err != nil || t.Taken == nil {
+		return err
+	}
+	return t.Taken(r, path)
 }
 
 // Ensure enables a system mount where it is not there yet.
@@ -80,15 +92,42 @@ func (t *Table) Ensure(ctx context.Context, r Request) error {
 	return err
 }
 
-// Disable unmounts path. Nothing of it can be read once Disable has returned;
-// its rows are erased in the background.
+// Disable unmounts path, after what it lent was taken back: it is refused while
+// that cannot be. Nothing of the mount can be read once Disable has returned; its
+// rows are erased in the background.
 func (t *Table) Disable(ctx context.Context, path string) error {
+	for tries := 0; ; tries++ {
+		if err := t.takeBack(ctx, path); err != nil {
+			return err
+		}
+		// Something may have been lent meanwhile.
+		if err := t.disable(ctx, path); !errors.Is(err, lease.ErrLends) || tries == lendTries {
+			return err
+		}
+	}
+}
+
+// lendTries is how often Disable starts anew because something was lent meanwhile.
+const lendTries = 5
+
+func (t *Table) takeBack(ctx context.Context, path string) error {
+	m := t.At(path)
+	if m == nil || t.Leases == nil || m.Entry.Class == engine.System {
+		return nil
+	}
+	return t.Leases.EndMount(ctx, m.Entry.UUID, m.Entry.Path)
+}
+
+func (t *Table) disable(ctx context.Context, path string) error {
 	return t.edit(ctx, path, func(tx storage.Txn, e *Entry, _ []*Entry) error {
 		if e.Class == engine.System {
 			return fault.New(fault.Invalid, "cannot unmount %q", e.Path)
 		}
+		if err := lease.CheckNone(tx, e.UUID); err != nil {
+			return fault.Wrap(fault.Conflict, err, "%s lends faster than it is taken back; forbid it by a policy and try again", e.Path)
+		}
 		e.Ending = true
-		return t.Barrier.DestroyKeys(tx, e.Scope())
+		return t.Barrier.DestroyKeys(tx, t.scope(e))
 	})
 }
 
@@ -123,7 +162,7 @@ func (t *Table) Move(ctx context.Context, from, to string) error {
 	if err != nil {
 		return err
 	}
-	return t.edit(ctx, from, func(_ storage.Txn, e *Entry, entries []*Entry) error {
+	return t.edit(ctx, from, func(tx storage.Txn, e *Entry, entries []*Entry) error {
 		if e.Class == engine.System {
 			return fault.New(fault.Invalid, "cannot remount %q", e.Path)
 		}
@@ -133,7 +172,7 @@ func (t *Table) Move(ctx context.Context, from, to string) error {
 				others = append(others, o)
 			}
 		}
-		if err := checkPlace(path, e.Class, others); err != nil {
+		if err := t.checkPlace(tx, path, e.Class, others); err != nil {
 			return err
 		}
 		e.Path = path
@@ -155,7 +194,7 @@ func (t *Table) edit(ctx context.Context, path string, fn func(storage.Txn, *Ent
 		if err := fn(tx, e, entries); err != nil {
 			return err
 		}
-		return put(tx, e)
+		return t.put(tx, e)
 	})
 }
 
@@ -163,7 +202,7 @@ func (t *Table) edit(ctx context.Context, path string, fn func(storage.Txn, *Ent
 // change is seen by whoever asks next on this node.
 func (t *Table) change(ctx context.Context, fn func(storage.Txn, []*Entry) error) error {
 	if _, err := t.Barrier.Update(ctx, func(tx storage.Txn) error {
-		entries, err := read(tx)
+		entries, err := read(tx, t.Prefix)
 		if err != nil {
 			return err
 		}

@@ -60,16 +60,11 @@ func newEntry(path, kind string, class engine.Class) *Entry {
 	}
 }
 
-// Scope is the barrier's scope of the mount's keys.
-func (e *Entry) Scope() string { return Prefix + e.UUID }
-
-// prefix is where the mount's rows lie in the barrier.
-func (e *Entry) prefix() string { return e.Scope() + "/" }
-
 // env returns what the mount's engine is told about it.
-func (e *Entry) env() engine.Mount {
+func (e *Entry) env(namespace string) engine.Mount {
 	return engine.Mount{
-		Path: e.Path, Accessor: e.Accessor, UUID: e.UUID, Description: e.Description, Options: e.Options,
+		Namespace: namespace,
+		Path:      e.Path, Accessor: e.Accessor, UUID: e.UUID, Description: e.Description, Options: e.Options,
 		DefaultTTL: e.Config.DefaultTTL.Duration(), MaxTTL: e.Config.MaxTTL.Duration(),
 	}
 }
@@ -120,7 +115,7 @@ func checkPlace(path string, class engine.Class, others []*Entry) error {
 			if o.Ending {
 				return fault.New(fault.Conflict, "the mount that was at %s is still being erased; try again shortly", o.Path)
 			}
-			return fault.New(fault.Invalid, "path is already in use at %s", o.Path)
+			return ErrInUse(o.Path)
 		}
 	}
 	return nil

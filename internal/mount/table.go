@@ -3,6 +3,7 @@ package mount
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -10,21 +11,24 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
+	"github.com/cofferhq/coffer/internal/agenda"
 	"github.com/cofferhq/coffer/internal/barrier"
 	"github.com/cofferhq/coffer/internal/engine"
 	"github.com/cofferhq/coffer/internal/fault"
+	"github.com/cofferhq/coffer/internal/lease"
 	"github.com/cofferhq/coffer/internal/route"
 	"github.com/cofferhq/coffer/internal/storage"
+	"github.com/cofferhq/coffer/internal/wire"
 )
 
-const rows = "core/mounts/" // + UUID
+const rows = "core/mounts/" // below the prefix of a namespace; + UUID
 
-// Prefix is in front of all keys of what is mounted.
+// Prefix is in front of all keys of what is mounted, below the prefix of a
+// namespace.
 const Prefix = "mount/" // + UUID + "/"
 
-// MaxMounts is how many mounts a server may have.
+// MaxMounts is how many mounts a namespace may have.
 const MaxMounts = 10_000
 
 // Mounted is an opened mount. It is immutable: a change of its row makes
@@ -39,10 +43,22 @@ type Mounted struct {
 
 // Options are what a Table needs.
 type Options struct {
-	Barrier    *barrier.Barrier
-	Kinds      func(name, version string) *engine.Spec
+	Barrier   *barrier.Barrier
+	Namespace string // the id of the namespace whose mounts they are; "" is the root
+	Prefix    string // of the namespace's keys
+	Kinds     func(name, version string) *engine.Spec
+	// Taken returns an error when a namespace is in the way of a mount; nil where
+	// there are no namespaces.
+	Taken      func(r storage.Reader, path string) error
 	Log        *slog.Logger
 	MaxPayload int
+	// Leases and Agenda are of all mounts; nil where engines get none.
+	Leases *lease.Book
+	Agenda *agenda.Book
+	// Password makes a password by a policy of the namespace.
+	Password func(ctx context.Context, policy string) (wire.Secret, error)
+	// There returns an error when the namespace is deleted, by what r reads.
+	There func(r storage.Reader) error
 	// Rows answers engines' Env.Recent by full storage keys; nil reads through.
 	Rows *barrier.Cache[[]byte]
 }
@@ -56,8 +72,10 @@ type Table struct {
 	work   sync.WaitGroup
 	leave  func() // ends the subscription
 
-	loading sync.Mutex // one load at a time
-	current atomic.Pointer[map[string]*Mounted]
+	loading sync.Mutex                          // one load at a time
+	current atomic.Pointer[map[string]*Mounted] // by path
+	byUUID  atomic.Pointer[map[string]*Mounted]
+	ending  atomic.Bool // a disabled mount is to be erased
 }
 
 // Open reads the table and opens every mount in it.
@@ -65,7 +83,8 @@ func Open(ctx context.Context, options Options) (*Table, error) {
 	t := &Table{Options: options, routes: map[*engine.Spec]*route.Table{}}
 	t.life, t.end = context.WithCancel(context.WithoutCancel(ctx))
 	t.current.Store(&map[string]*Mounted{})
-	t.leave = options.Barrier.Subscribe(rows, t.load)
+	t.byUUID.Store(&map[string]*Mounted{})
+	t.leave = options.Barrier.Subscribe(options.Prefix+rows, t.load)
 	if err := t.load(ctx); err != nil {
 		t.Close()
 		return nil, err
@@ -78,12 +97,6 @@ func (t *Table) Close() {
 	t.leave()
 	t.end()
 	t.work.Wait()
-}
-
-// Run erases what disabled mounts left, until ctx ends.
-func (t *Table) Run(ctx context.Context) error {
-	t.eraseEnding(ctx)
-	return ctx.Err()
 }
 
 // Fresh reports whether the table is known to be no older than other nodes'
@@ -116,12 +129,26 @@ func (t *Table) At(path string) *Mounted {
 	return (*t.current.Load())[strings.Trim(path, "/")+"/"]
 }
 
+// ByUUID returns the mount of a UUID, or nil.
+func (t *Table) ByUUID(uuid string) *Mounted { return (*t.byUUID.Load())[uuid] }
+
 // List returns the mounts in the order of their paths.
 func (t *Table) List() []*Mounted {
 	mounts := *t.current.Load()
 	return slices.SortedFunc(maps.Values(mounts), func(a, b *Mounted) int {
 		return strings.Compare(a.Entry.Path, b.Entry.Path)
 	})
+}
+
+// Auth says where the auth method with an accessor is mounted, and its type; false
+// when there is none.
+func (t *Table) Auth(accessor string) (path, kind string, ok bool) {
+	for _, m := range *t.current.Load() {
+		if m.Entry.Accessor == accessor && strings.HasPrefix(m.Entry.Path, "auth/") {
+			return m.Entry.Path, m.Entry.Type, true
+		}
+	}
+	return "", "", false
 }
 
 // Live reports whether a mount with the accessor is there.
@@ -140,11 +167,12 @@ func (t *Table) load(ctx context.Context) error {
 	defer t.loading.Unlock()
 	var entries []*Entry
 	if err := t.Barrier.View(ctx, func(r storage.Reader) (err error) {
-		entries, err = read(r)
+		entries, err = read(r, t.Prefix)
 		return err
 	}); err != nil {
 		return fmt.Errorf("read the mount table: %w", err)
 	}
+	t.ending.Store(slices.ContainsFunc(entries, func(e *Entry) bool { return e.Ending }))
 	old := map[string]*Mounted{}
 	for _, m := range *t.current.Load() {
 		old[m.Entry.UUID] = m
@@ -162,6 +190,11 @@ func (t *Table) load(ctx context.Context) error {
 		}
 		next[e.Path] = m
 	}
+	byUUID := make(map[string]*Mounted, len(next))
+	for _, m := range next {
+		byUUID[m.Entry.UUID] = m
+	}
+	t.byUUID.Store(&byUUID)
 	t.current.Store(&next)
 	kept := map[any]bool{}
 	for _, m := range next {
@@ -207,28 +240,73 @@ func (t *Table) open(ctx context.Context, e *Entry, was *Mounted) (*Mounted, err
 
 // env is what the engine of a mount gets of its surroundings.
 func (t *Table) env(e *Entry) engine.Env {
-	own := storage.Sub(t.Barrier, e.prefix())
+	prefix := t.scope(e) + "/"
+	own := storage.Sub(t.Barrier, prefix)
 	recent := engine.ReadThrough(own)
 	if t.Rows != nil {
-		prefix := e.prefix()
 		recent = func(ctx context.Context, key string) ([]byte, error) { return t.Rows.Get(ctx, prefix+key) }
 	}
-	return engine.Env{
-		Mount: e.env(), Storage: own, Recent: recent,
+	env := engine.Env{
+		Mount: e.env(t.Namespace), Storage: own, Recent: recent,
 		Log:         t.Log.With("mount", e.Path),
-		Fingerprint: func(value []byte) string { return t.Barrier.Fingerprint(e.Scope(), value) },
+		Fingerprint: func(value []byte) string { return t.Barrier.Fingerprint(t.scope(e), value) },
 		MaxPayload:  t.MaxPayload,
+		Password:    t.Password,
 	}
+	if t.Leases != nil {
+		env.Leases = lease.Lender{Book: t.Leases, Mount: env.Mount, Live: func(r storage.Reader) error { return t.live(r, e.UUID) }}
+	}
+	if t.Agenda != nil {
+		env.Agenda = agenda.Agenda{Book: t.Agenda, Mount: env.Mount, Prefix: prefix}
+	}
+	return env
 }
+
+// live returns an error when a mount is gone, or about to be, by what r reads.
+func (t *Table) live(r storage.Reader, uuid string) error {
+	if t.There != nil {
+		if err := t.There(r); err != nil {
+			return err
+		}
+	}
+	gone, err := Gone(r, t.Prefix, uuid)
+	if err == nil && gone {
+		err = fault.New(fault.NotFound, "the mount was disabled while the request was under way")
+	}
+	return err
+}
+
+// Gone reports, in a namespace whose keys begin with prefix, whether a mount was
+// disabled.
+func Gone(r storage.Reader, prefix, uuid string) (bool, error) {
+	row, err := r.Get(prefix + rows + uuid)
+	if errors.Is(err, storage.ErrNotFound) {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	var e Entry
+	if err := json.Unmarshal(row, &e); err != nil {
+		return false, fmt.Errorf("row of mount %s: %w", uuid, err)
+	}
+	return e.Ending, nil
+}
+
+// scope is the barrier's scope of a mount's keys.
+func (t *Table) scope(e *Entry) string { return t.Prefix + Prefix + e.UUID }
+
+// Scope is the barrier's scope of the keys of a mount.
+func (t *Table) Scope(m *Mounted) string { return t.scope(m.Entry) }
 
 func sameEnv(a, b *Entry) bool {
 	return a.Path == b.Path && maps.Equal(a.Options, b.Options) && a.Description == b.Description &&
 		a.Config.DefaultTTL == b.Config.DefaultTTL && a.Config.MaxTTL == b.Config.MaxTTL
 }
 
-func read(r storage.Reader) ([]*Entry, error) {
+func read(r storage.Reader, prefix string) ([]*Entry, error) {
 	var entries []*Entry
-	err := storage.All(r, rows, func(row storage.Entry) error {
+	err := storage.All(r, prefix+rows, func(row storage.Entry) error {
 		e := &Entry{}
 		if err := json.Unmarshal(row.Value, e); err != nil {
 			return fmt.Errorf("row %s: %w", row.Key, err)
@@ -239,12 +317,12 @@ func read(r storage.Reader) ([]*Entry, error) {
 	return entries, err
 }
 
-func put(tx storage.Txn, e *Entry) error {
+func (t *Table) put(tx storage.Txn, e *Entry) error {
 	text, err := json.Marshal(e)
 	if err != nil {
 		return err
 	}
-	return tx.Put(rows+e.UUID, text)
+	return tx.Put(t.Prefix+rows+e.UUID, text)
 }
 
 // find returns the entry at path in the transaction, or a fault.
@@ -257,25 +335,14 @@ func find(entries []*Entry, path string) (*Entry, error) {
 	return nil, fault.New(fault.Invalid, "no matching mount at %s", path)
 }
 
-// eraseEnding erases the rows of disabled mounts, a bounded piece at a time, at
-// start and whenever there are some.
-func (t *Table) eraseEnding(ctx context.Context) {
-	for {
-		if err := t.erase(ctx); err != nil && ctx.Err() == nil {
-			t.Log.Warn("erasing a disabled mount is interrupted and goes on shortly", "error", err)
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(2 * time.Second):
-		}
+// Erase erases the rows of disabled mounts, a bounded piece at a time.
+func (t *Table) Erase(ctx context.Context) error {
+	if !t.ending.Load() {
+		return nil
 	}
-}
-
-func (t *Table) erase(ctx context.Context) error {
 	var entries []*Entry
 	if err := t.Barrier.View(ctx, func(r storage.Reader) (err error) {
-		entries, err = read(r)
+		entries, err = read(r, t.Prefix)
 		return err
 	}); err != nil {
 		return err
@@ -284,13 +351,61 @@ func (t *Table) erase(ctx context.Context) error {
 		if !e.Ending {
 			continue
 		}
-		if err := t.Barrier.DeleteRows(ctx, e.Scope(), nil); err != nil {
+		if err := t.Barrier.DeleteRows(ctx, t.scope(e), nil); err != nil {
 			return err
 		}
-		if _, err := t.Barrier.Update(ctx, func(tx storage.Txn) error { return tx.Delete(rows + e.UUID) }); err != nil {
+		if _, err := t.Barrier.Update(ctx, func(tx storage.Txn) error { return tx.Delete(t.Prefix + rows + e.UUID) }); err != nil {
 			return err
 		}
 		t.Log.Info("a disabled mount is erased", "path", e.Path)
 	}
+	return t.load(ctx)
+}
+
+// CheckReturned refuses with lease.ErrLends, in a namespace whose keys begin with
+// prefix, while a mount lends.
+func CheckReturned(r storage.Reader, prefix string) error {
+	entries, err := read(r, prefix)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if e.Ending {
+			continue
+		}
+		if err := lease.CheckNone(r, e.UUID); err != nil {
+			return err
+		}
+	}
 	return nil
+}
+
+// TakeBack takes everything back that the mounts lent.
+func (t *Table) TakeBack(ctx context.Context) error {
+	for _, m := range t.List() {
+		if err := t.takeBack(ctx, m.Entry.Path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// CheckFree refuses, in a namespace whose keys begin with prefix, a path that a mount
+// is in the way of.
+func CheckFree(r storage.Reader, prefix, path string) error {
+	entries, err := read(r, prefix)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if !e.Ending && (strings.HasPrefix(path, e.Path) || strings.HasPrefix(e.Path, path)) {
+			return ErrInUse(e.Path)
+		}
+	}
+	return nil
+}
+
+// ErrInUse refuses a path because of what is there.
+func ErrInUse(path string) error {
+	return fault.New(fault.Invalid, "path is already in use at %s", path)
 }

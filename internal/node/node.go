@@ -61,6 +61,7 @@ type Node struct {
 
 	mu       sync.Mutex // held through every change
 	sealed   bool
+	kept     bool               // an operator sealed it: it does not open by itself
 	root     []byte             // the keyset that the seals wrap, while unsealed
 	follow   context.CancelFunc // stops following the barrier's keys
 	unseal   quorum
@@ -100,6 +101,7 @@ type Status struct {
 	Migration    bool // a configured seal does not wrap the root key yet, or one is being left
 	RecoverySeal bool // people's shares do not open the server; they authorize
 	ClusterID    string
+	Remembered   bool // the storage engine did not answer; the record is as it was last read
 }
 
 // statusBound is how long Status waits for the storage engine when it can answer
@@ -116,15 +118,16 @@ func (n *Node) Status(ctx context.Context) (Status, error) {
 		reading, cancel = context.WithTimeout(ctx, statusBound)
 	}
 	rec, err := n.record(reading)
+	remembered := false
 	cancel()
 	switch {
 	case err == nil:
 		n.known.Store(rec)
 	case known != nil && (errors.Is(err, storage.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded)):
-		rec, err = known, nil
+		rec, err, remembered = known, nil, true
 	}
 	now := n.seen.Load()
-	s := Status{Sealed: now.sealed, Type: n.Seals[0].Kind, RecoverySeal: n.Seals[0].Seal != nil || n.Seals[0].Err != nil}
+	s := Status{Remembered: remembered, Sealed: now.sealed, Type: n.Seals[0].Kind, RecoverySeal: n.Seals[0].Seal != nil || n.Seals[0].Err != nil}
 	if errors.Is(err, seal.ErrNoRecord) {
 		return s, nil
 	}
@@ -182,11 +185,15 @@ func (n *Node) store(ctx context.Context, rec *seal.Record) error {
 // AutoUnseal opens the node with the first seal that can, without people. It
 // returns nil when the node is open, or when only people can open it, and
 // otherwise what each seal said.
-func (n *Node) AutoUnseal(ctx context.Context) error {
+func (n *Node) AutoUnseal(ctx context.Context) error { return n.autoUnseal(ctx, true) }
+
+// autoUnseal is AutoUnseal; what an operator sealed is left alone unless asked is
+// set.
+func (n *Node) autoUnseal(ctx context.Context, asked bool) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	defer n.publish()
-	if !n.sealed {
+	if !n.sealed || n.kept && !asked {
 		return nil
 	}
 	rec, err := n.record(ctx)
@@ -245,11 +252,11 @@ func held(rec *seal.Record) *seal.Shares {
 	return rec.Recovery
 }
 
-// KeepTrying calls AutoUnseal until the node is open or ctx ends, with growing
-// pauses: an HSM or a mounted key may come back.
+// KeepTrying calls AutoUnseal until the node is open, an operator has sealed it or
+// ctx ends, with growing pauses: an HSM or a mounted key may come back.
 func (n *Node) KeepTrying(ctx context.Context) {
 	for pause := time.Second; ; pause = min(2*pause, 30*time.Second) {
-		err := n.AutoUnseal(ctx)
+		err := n.autoUnseal(ctx, false)
 		if err == nil {
 			return
 		}
@@ -319,7 +326,7 @@ func (n *Node) open(ctx context.Context, root []byte) error {
 		return fmt.Errorf("the seal opened and the server did not start: %w", err)
 	}
 	n.unseal.reset()
-	n.sealed, n.root = false, root
+	n.sealed, n.kept, n.root = false, false, root
 	n.publish()
 	following, stop := context.WithCancel(n.life)
 	n.follow = stop
@@ -439,11 +446,13 @@ func (n *Node) Seal(ctx context.Context) error {
 	defer n.mu.Unlock()
 	defer n.publish()
 	if n.sealed {
+		n.kept = true
 		return nil
 	}
 	if err := n.Record(ctx, "seal"); err != nil {
 		return err
 	}
+	n.kept = true
 	n.shut()
 	return nil
 }

@@ -383,10 +383,11 @@ func TestStatusWhileTheEngineIsAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	before, err := s.Status(t.Context())
-	if err != nil || before.Sealed {
+	if err != nil || before.Sealed || before.Remembered {
 		t.Fatalf("%+v %v", before, err)
 	}
 	away.Set(true)
+	before.Remembered = true
 	if now, err := s.Status(t.Context()); err != nil || now != before {
 		t.Errorf("%+v %v, want %+v", now, err, before)
 	}
@@ -416,6 +417,27 @@ func TestANodeJoinsWhenAnotherInitializes(t *testing.T) {
 		cancel()
 		first.Close()
 		second.Close()
+	})
+}
+
+// An operator who seals a node that waits for its store, or has just initialized it,
+// finds it sealed a moment later.
+func TestWhatAnOperatorSealedStaysSealed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := start(t, store(t), file(t, filepath.Join(t.TempDir(), "key")))
+		joined := make(chan struct{})
+		go func() { defer close(joined); n.Join(t.Context()) }()
+		time.Sleep(time.Millisecond)
+		if _, err := n.Init(t.Context(), node.InitRequest{}); err != nil {
+			t.Fatal(err)
+		}
+		if err := n.Seal(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		<-joined
+		n.wantSealed(t, true)
+		n.Close()
 	})
 }
 

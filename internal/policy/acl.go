@@ -17,6 +17,7 @@ type ACL struct {
 
 // index is the rules in force during a span of time.
 type index struct {
+	bars    []*permission // above all others: see bar
 	tree    tree
 	all     []*permission
 	expires time.Time // when the first of them expires; zero: never
@@ -26,8 +27,8 @@ type index struct {
 func Root() *ACL { return &ACL{root: true} }
 
 // Compile makes an ACL of policies, nil ones passed over. A rule whose path
-// still holds a template matches nothing; see Policy.Expand. The policies must
-// not change afterwards.
+// still holds a template grants nothing, see Policy.Expand, and one that denies
+// denies all that its path begins with. The policies must not change afterwards.
 func Compile(policies ...*Policy) *ACL {
 	a := &ACL{policies: policies}
 	a.index.Store(newIndex(policies, time.Now()))
@@ -46,11 +47,15 @@ func newIndex(policies []*Policy, now time.Time) *index {
 		}
 		for i := range p.Rules {
 			r := &p.Rules[i]
-			if r.templated() || r.expired(now) {
+			if r.expired(now) || r.templated() && !r.denies() {
 				continue
 			}
 			if !r.Expiration.IsZero() && (ix.expires.IsZero() || r.Expiration.Before(ix.expires)) {
 				ix.expires = r.Expiration
+			}
+			if r.templated() {
+				ix.bars = append(ix.bars, newBar(source{p.Name, r}))
+				continue
 			}
 			perm := byPath[r.Path]
 			if perm == nil {
@@ -90,6 +95,13 @@ type Request struct {
 	Sudo      bool          // sudo is needed besides
 	WrapTTL   time.Duration // how long the answer is to be wrapped; 0: not
 	Params    ParamSource   // nil when there are none
+	// Facts returns what conditions can ask about; it is called when one is met. nil:
+	// nothing is known, and rules with conditions grant nothing.
+	Facts func() *Facts
+
+	variables  map[string]any // of Facts, once they were asked for
+	patience   time.Time      // until when conditions are evaluated
+	conditions int            // that were
 }
 
 // ParamSource is the top-level parameters of a request.
@@ -132,7 +144,7 @@ func (a *ACL) Check(r Request) Decision {
 		return Decision{Allowed: true, Policy: "root", Granted: everything}
 	}
 	r.normalize()
-	v := a.current().decide(&r)
+	v, unmet := a.current().decide(&r).under(&r)
 	p, need := v.deciding(&r)
 	if p == nil {
 		return Decision{Missing: "no rule covers " + r.Path, Fix: r.fix(v)}
@@ -144,6 +156,9 @@ func (a *ACL) Check(r Request) Decision {
 	}
 	if d.Allowed = v.grants(&r); !d.Allowed {
 		v.explainDenial(&r, &d)
+		if unmet != "" {
+			d.Missing += "; " + unmet
+		}
 	}
 	return d
 }
@@ -154,7 +169,7 @@ func (a *ACL) Allows(r Request) bool {
 		return true
 	}
 	r.normalize()
-	v := a.current().decide(&r)
+	v, _ := a.current().decide(&r).under(&r)
 	return v.grants(&r)
 }
 
@@ -185,6 +200,9 @@ func (ix *index) decide(r *Request) verdict {
 }
 
 func (ix *index) decideFor(path, plain string, list bool) verdict {
+	if bar := ix.bar(path, plain); bar != nil {
+		return verdict{wire: bar}
+	}
 	v := verdict{wire: ix.best(path, list)}
 	if plain == "" {
 		return v
@@ -270,6 +288,16 @@ func (v verdict) granted() Capability {
 	return c
 }
 
+// maybe is what rules with conditions could grant besides.
+func (v verdict) maybe() (c Capability) {
+	for _, winner := range []*permission{v.wire, v.plain} {
+		if winner != nil {
+			c |= winner.maybe
+		}
+	}
+	return c
+}
+
 func (v verdict) holdsNeed(r *Request) bool {
 	return v.wire != nil && v.wire.granted.Has(r.Need) || v.plain != nil && v.plain.granted.Has(r.PlainNeed)
 }
@@ -326,13 +354,16 @@ func (v verdict) spelling(r *Request) string {
 }
 
 // Capabilities answers sys/capabilities: what the rules for a path hold, sorted,
-// or deny, or root. plain is the path's plain spelling, or "".
+// or deny, or root. What a condition decides is among them. plain is the path's plain spelling, or "".
 func (a *ACL) Capabilities(path, plain string) []string {
 	if a.root {
 		return []string{"root"}
 	}
 	v := a.current().decideFor(strings.TrimLeft(path, "/"), strings.TrimLeft(plain, "/"), true)
 	granted := v.granted()
+	if granted&Deny == 0 {
+		granted |= v.maybe() // where its condition is met
+	}
 	if granted == 0 {
 		granted = Deny
 	}
@@ -347,8 +378,11 @@ func (a *ACL) AnyBelow(prefix string) bool {
 		return true
 	}
 	ix := a.current()
+	if ix.bar(prefix, "") != nil {
+		return false
+	}
 	v := ix.decideFor(strings.TrimSuffix(prefix, "/"), "", true)
-	if c := v.granted(); c != 0 && c&Deny == 0 {
+	if c := v.granted(); c&Deny == 0 && c|v.maybe() != 0 {
 		return true
 	}
 	if p := ix.best(prefix, true); p != nil && p.grants() {

@@ -15,6 +15,8 @@ func (v verdict) explainDenial(r *Request, d *Decision) {
 		where = fmt.Sprintf("rule %s of policies %s", d.Rule, strings.Join(policies, ", "))
 	}
 	switch {
+	case v.barred():
+		d.Missing = fmt.Sprintf("%s denies all of %s: the caller has no plain value for its template", where, v.wire.pattern.String())
 	case d.Granted&Deny != 0:
 		d.Missing = where + " denies"
 	case !v.holdsNeed(r):
@@ -44,6 +46,9 @@ func (v verdict) policies() []string {
 // already, and to that one it can add capabilities and allowed parameters but
 // take nothing away.
 func (r *Request) fix(v verdict) string {
+	if v.barred() {
+		return ""
+	}
 	path, need := r.Path, r.Need
 	c, cuts := findCut(r.Path, r.Plain)
 	if r.Plain != "" && cuts && c.spelled(r.Plain) {

@@ -23,6 +23,22 @@
 // back to rules for foo: exact foo/, exact foo, patterns for foo/, patterns for
 // foo.
 //
+// # Conditions
+//
+// A rule may have a condition, a CEL expression over Facts. It does not change which
+// path decides: where the rules of that path are not met, nothing less specific takes
+// their place. Among the rules of the path that decides, one counts only while its
+// condition is true. One whose condition cannot be told, because something is not known,
+// not there or too much work, denies, whatever it would do.
+//
+// # Templates
+//
+// {{identity.entity.name}} and the like stand for what is known of the caller's entity.
+// Where there is no such name, or its value could mean another place (it is empty, a
+// dot or two, or holds / + * a brace or a control character), a rule that grants is left
+// out, and one that denies grows: it denies all that begins as its path does before the
+// template, and no rule is above it.
+//
 // # Two spellings
 //
 // A versioned mount serves secret/app/db as secret/data/app/db,
@@ -63,6 +79,7 @@
 //   - Keys that bound a rule and that Coffer does not enforce are refused, not
 //     passed over: mfa_methods, control_group, subscribe_event_types,
 //     pagination_limit, list_scan_response_keys_filter_path.
+//   - A rule that denies and whose template has no value is not left out.
 //   - expiration (OpenBao's) takes effect at its second in ACLs in use.
 //   - Numbers in parameter lists are compared by value, so 1 in a rule means 1
 //     and 1.0 in a request. In Vault they match nothing that comes as JSON.

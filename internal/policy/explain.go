@@ -23,6 +23,7 @@ type Considered struct {
 	Line         int
 	Capabilities Capability
 	Spelling     string // how it matches: wire or plain; "" without a Plain
+	Condition    string // without which it does not count; "": always
 	Decides      bool
 	Why          string // why it decides, or what puts it below
 }
@@ -52,7 +53,7 @@ func (a *ACL) Explain(r Request) Explanation {
 		for _, s := range c.sources {
 			e.Rules = append(e.Rules, Considered{
 				Policy: s.policy, Path: s.rule.Path, Line: s.rule.Line, Capabilities: s.rule.Capabilities,
-				Spelling: c.spelling, Decides: c.decides, Why: c.why,
+				Condition: s.rule.Condition, Spelling: c.spelling, Decides: c.decides, Why: c.why,
 			})
 		}
 	}
@@ -75,7 +76,7 @@ func (ix *index) contenders(r *Request, v verdict) []contender {
 		plain = ""
 	}
 	var list []contender
-	for _, p := range ix.all {
+	for _, p := range slices.Concat(ix.bars, ix.all) {
 		one := contender{permission: p, decides: p == v.wire || p == v.plain}
 		switch {
 		case p.pattern.covers(r.Path, r.lists()):
@@ -110,6 +111,12 @@ func (p *pattern) covers(path string, list bool) bool {
 
 // reason says why a contender decides, or why the winner is above it.
 func (v verdict) reason(c contender, k cut) string {
+	switch {
+	case c.decides && v.barred():
+		return "decides: it denies all of " + c.pattern.String() + ", for want of a plain value for its template"
+	case v.barred():
+		return "below " + v.wire.pattern.String() + ": no rule is above one that denies and whose template has no value"
+	}
 	if c.decides {
 		switch {
 		case v.wire != nil && v.plain != nil:
@@ -166,14 +173,14 @@ func (e *Explanation) idle(policies []*Policy, now time.Time) {
 			r := &p.Rules[i]
 			why := ""
 			switch {
-			case r.templated() && r.begins(&e.Request):
+			case r.templated() && !r.denies() && r.begins(&e.Request):
 				why = "out of force: its template has no value for this caller"
 			case r.expired(now) && readPatternMatches(r.Path, &e.Request):
 				why = "out of force: it expired " + r.Expiration.Format(time.RFC3339)
 			default:
 				continue
 			}
-			e.Rules = append(e.Rules, Considered{Policy: p.Name, Path: r.Path, Line: r.Line, Capabilities: r.Capabilities, Why: why})
+			e.Rules = append(e.Rules, Considered{Policy: p.Name, Path: r.Path, Line: r.Line, Capabilities: r.Capabilities, Condition: r.Condition, Why: why})
 		}
 	}
 }
@@ -219,6 +226,9 @@ func (e Explanation) Lines() []string {
 		spelling := ""
 		if r.Spelling != "" {
 			spelling = " (" + r.Spelling + ")"
+		}
+		if r.Condition != "" {
+			r.Why += ", if " + r.Condition
 		}
 		lines = append(lines, fmt.Sprintf("%s %s:%d  %s%s  [%s]  %s", mark, r.Policy, r.Line, r.Path, spelling, r.Capabilities, r.Why))
 	}

@@ -64,7 +64,7 @@ func sameRules(a, b []Rule) bool {
 	}
 	for i := range a {
 		x, y := a[i], b[i]
-		x.Line, y.Line = 0, 0
+		x.Line, y.Line, x.when, y.when = 0, 0, nil, nil
 		if !reflect.DeepEqual(x, y) {
 			return false
 		}

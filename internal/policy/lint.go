@@ -146,6 +146,10 @@ func (l *linter) grants(i int) {
 	if r.Capabilities&Sudo != 0 && !slices.ContainsFunc(l.sudo, func(s pattern) bool { return p.overlaps(&s) }) {
 		l.say(i, Warning, "sudo-unneeded", "take sudo out", "no path that it matches needs sudo")
 	}
+	if r.Condition != "" && r.Capabilities&Deny != 0 && !slices.ContainsFunc(l.policy.Rules, func(o Rule) bool { return o.Path == r.Path && o.Capabilities&^Deny != 0 }) {
+		l.say(i, Notice, "deny-under-condition", "grant in another block of the same path what is allowed otherwise",
+			"where its condition is not met it grants nothing either, and hides what less specific rules grant")
+	}
 	if r.expired(time.Now()) {
 		l.say(i, Notice, "expired", "take the rule out", "it expired %s", r.Expiration.Format(time.RFC3339))
 	}
@@ -167,7 +171,7 @@ func (l *linter) bounds(i int) {
 			l.say(i, Mistake, "required-denied", "allow "+name+", or do not require it", "parameter %s is required and not allowed", name)
 		}
 	}
-	if m := l.versioned(&l.patterns[i]); m != nil && len(r.AllowedParameters)+len(r.DeniedParameters)+len(r.RequiredParameters) > 0 {
+	if m := l.versioned(&l.patterns[i]); m != nil && l.writesSecrets(&l.patterns[i]) && len(r.AllowedParameters)+len(r.DeniedParameters)+len(r.RequiredParameters) > 0 {
 		l.say(i, Warning, "parameters-versioned", "bound the parameters data and options, or use the mount's validators",
 			"a write to the versioned mount %s has the parameters data and options; the keys of a secret are inside data", m.Path)
 	}

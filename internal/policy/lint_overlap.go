@@ -5,9 +5,9 @@ import "strings"
 // overlaps finds rules that never decide, and denials that more specific rules
 // undo.
 func (l *linter) overlaps() {
-	segments := make([][]string, len(l.patterns))
+	segments, ranks := make([][]string, len(l.patterns)), make([]rank, len(l.patterns))
 	for i := range l.patterns {
-		segments[i] = l.patterns[i].segments()
+		segments[i], ranks[i] = l.patterns[i].segments(), l.patterns[i].rank()
 	}
 	for i := range l.patterns {
 		r, p := &l.policy.Rules[i], &l.patterns[i]
@@ -20,12 +20,13 @@ func (l *linter) overlaps() {
 			if r.Path == s.Path {
 				continue
 			}
-			if !shadowed && p.wild && p.compare(q) < 0 && q.contains(p, segments[j], segments[i]) {
+			order := ranks[i].compare(ranks[j])
+			if !shadowed && p.wild && order < 0 && q.contains(p, segments[j], segments[i]) {
 				shadowed = true
 				l.say(i, Mistake, "shadowed", "take it out, or make it more specific",
 					"it never decides: %s on line %d covers all of it and comes first", s.Path, s.Line)
 			}
-			if !undone && r.Capabilities == Deny && s.Capabilities != 0 && s.Capabilities&Deny == 0 && q.compare(p) > 0 && p.contains(q, segments[i], segments[j]) {
+			if !undone && r.Capabilities == Deny && s.Capabilities != 0 && s.Capabilities&Deny == 0 && order < 0 && p.contains(q, segments[i], segments[j]) {
 				undone = true
 				l.say(i, Notice, "deny-undone", "deny there too, if it is not meant",
 					"it does not bind %s on line %d, which is more specific", s.Path, s.Line)

@@ -119,7 +119,10 @@ func (p *Policy) readRule(path string, line int, body *syntax, values *int) erro
 	}
 	if r.Capabilities = r.Written; r.Written&Deny != 0 {
 		// Vault drops everything else beside deny.
-		r = Rule{Path: r.Path, Capabilities: Deny, Written: r.Written, Expiration: r.Expiration, Comment: r.Comment, Line: line}
+		r = Rule{
+			Path: r.Path, Capabilities: Deny, Written: r.Written, Expiration: r.Expiration, Comment: r.Comment, Line: line,
+			Condition: r.Condition, when: r.when,
+		}
 	}
 	if r.MaxWrappingTTL > 0 && r.MaxWrappingTTL < r.MinWrappingTTL {
 		return at(line, "max_wrapping_ttl is less than min_wrapping_ttl for path %q", path)
@@ -173,12 +176,19 @@ func (r *Rule) set(f *field, values *int) (err error) {
 		r.MaxWrappingTTL, err = f.duration()
 	case "expiration":
 		r.Expiration, err = f.time()
+	case "condition":
+		if r.Condition, err = f.word(); err == nil {
+			r.Condition = strings.TrimSpace(r.Condition)
+			if r.when, err = compileCondition(r.Condition); err != nil {
+				return at(f.line, "condition: %v", err)
+			}
+		}
 	case "comment":
 		r.Comment, err = f.word()
 	case "mfa_methods", "control_group", "pagination_limit", "list_scan_response_keys_filter_path", "subscribe_event_types":
 		err = at(f.line, "%s is not enforced by Coffer and would be passed over; take it out", f.name)
 	default:
-		err = at(f.line, "%q is not a key of a path block; there are capabilities, policy, allowed_parameters, denied_parameters, required_parameters, min_wrapping_ttl, max_wrapping_ttl, expiration and comment", f.name)
+		err = at(f.line, "%q is not a key of a path block; there are capabilities, policy, allowed_parameters, denied_parameters, required_parameters, min_wrapping_ttl, max_wrapping_ttl, expiration, condition and comment", f.name)
 	}
 	return err
 }

@@ -9,15 +9,19 @@ import (
 
 // permission is what all rules of one path grant together.
 type permission struct {
-	pattern  pattern
-	granted  Capability
-	sources  []source // the rules merged into it, in the order given
-	bounded  bool     // has anything below
-	allowed  Parameters
-	denied   Parameters
-	required []string
-	minWrap  time.Duration
-	maxWrap  time.Duration
+	pattern pattern
+	granted Capability // by rules without a condition
+	maybe   Capability // by rules with one besides, deny left out
+	sources []source   // the rules merged into it, in the order given
+	// conditional is set where a rule has a condition: under says what is granted.
+	conditional bool
+	bar         bool // see newBar
+	bounded     bool // has anything below
+	allowed     Parameters
+	denied      Parameters
+	required    []string
+	minWrap     time.Duration
+	maxWrap     time.Duration
 }
 
 // source is a rule and the policy it stands in.
@@ -28,6 +32,17 @@ type source struct {
 
 // merge adds a rule as Vault does: deny wins and drops everything else.
 func (p *permission) merge(s source) {
+	if s.rule.when == nil {
+		p.count(s)
+		return
+	}
+	p.sources = append(p.sources, s)
+	p.conditional = true
+	p.maybe |= s.rule.Capabilities &^ Deny
+}
+
+// count is merge of a rule whose condition, if it has one, is met.
+func (p *permission) count(s source) {
 	p.sources = append(p.sources, s)
 	r := s.rule
 	p.join(&permission{
@@ -40,7 +55,7 @@ func (p *permission) merge(s source) {
 func (p *permission) join(other *permission) {
 	if (p.granted|other.granted)&Deny != 0 {
 		*p = permission{pattern: p.pattern, granted: Deny, sources: p.sources}
-		return
+		return // and no condition changes that
 	}
 	p.granted |= other.granted
 	p.allowed = p.allowed.merge(other.allowed)

@@ -33,11 +33,16 @@ type Rule struct {
 	MinWrappingTTL     time.Duration // 0: none
 	MaxWrappingTTL     time.Duration // 0: none
 	Expiration         time.Time     // zero: never; from then on the rule is as if it were not there
+	Condition          string        // a CEL expression without which the rule does not count; "": always
 	Comment            string
 	Line               int // where the block begins
+
+	when *condition // Condition, compiled
 }
 
 func (r *Rule) templated() bool { return strings.Contains(r.Path, "{{") }
+
+func (r *Rule) denies() bool { return r.Capabilities&Deny != 0 }
 
 func (r *Rule) expired(now time.Time) bool {
 	return !r.Expiration.IsZero() && !now.Before(r.Expiration)

@@ -50,8 +50,8 @@ func knownTemplate(name string) bool {
 	return false
 }
 
-// expand replaces every template in path; it is false when resolve is, or when
-// braces do not pair.
+// expand replaces every template in path. It is false when resolve is, and the path
+// then as it was from that template on; or when braces do not pair.
 func expand(path string, resolve func(name string) (string, bool)) (string, bool) {
 	var out strings.Builder
 	for {
@@ -64,11 +64,12 @@ func expand(path string, resolve func(name string) (string, bool)) (string, bool
 		if !closed || strings.Contains(before, "}}") {
 			return "", false
 		}
+		out.WriteString(before)
 		value, ok := resolve(strings.TrimSpace(name))
 		if !ok {
-			return "", false
+			out.WriteString(path[len(before):])
+			return out.String(), false
 		}
-		out.WriteString(before)
 		out.WriteString(value)
 		path = after
 	}
@@ -77,7 +78,8 @@ func expand(path string, resolve func(name string) (string, bool)) (string, bool
 // Expand returns the policy with the templates in its paths replaced by what
 // resolve returns for their names. A rule is left out when a name is unknown,
 // as in Vault, or when its value is empty or would reach beyond its place in the
-// path: with a slash, a wildcard, a brace or a control character.
+// path: with a slash, a wildcard, a brace or a control character. Of a rule that
+// denies, the template stays then, for Compile, which has it deny more.
 func (p *Policy) Expand(resolve func(name string) (value string, ok bool)) *Policy {
 	if !p.Templated() {
 		return p
@@ -88,10 +90,12 @@ func (p *Policy) Expand(resolve func(name string) (value string, ok bool)) *Poli
 			value, ok := resolve(name)
 			return value, ok && plainValue(value)
 		})
-		if !ok || len(path) > MaxPath {
+		switch {
+		case ok && len(path) <= MaxPath, !ok && r.denies():
+			r.Path = path
+		case !r.denies():
 			continue
 		}
-		r.Path = path
 		out.Rules = append(out.Rules, r)
 	}
 	return out

@@ -263,7 +263,7 @@ func (n *node) grantsBelow() bool {
 	return slices.ContainsFunc(n.kids, (*node).grantsBelow)
 }
 
-func (p *permission) grants() bool { return p.granted != 0 && p.granted&Deny == 0 }
+func (p *permission) grants() bool { return p.granted|p.maybe != 0 && p.granted&Deny == 0 }
 
 // reaches reports whether the pattern can match a path that starts with prefix,
 // which is a mount's path and ends in a slash.

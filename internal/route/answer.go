@@ -12,12 +12,25 @@ import (
 // Notes rides on a response: what is said besides its data. A response type
 // that wants it embeds it.
 type Notes struct {
-	Status   int      `json:"-"` // HTTP status; 0 is 200
+	Status   int      `json:"-"` // HTTP status; 0 is 200, 204 answers nothing else
 	Warnings []string `json:"-"`
 	Subject  Subject  `json:"-"`
 	// LeaseDuration is answered as lease_duration for data that should be read
 	// again after that time although nothing has to be revoked (kv version 1).
 	LeaseDuration time.Duration `json:"-"`
+	// MaxAge is how long anybody may keep the answer, which holds nothing that is for
+	// its caller alone; 0: nobody may.
+	MaxAge time.Duration `json:"-"`
+	// Lease is of what is answered, and is taken back when it ends.
+	Lease *Lease `json:"-"`
+}
+
+// Lease names what is lent, for as long as it lasts.
+type Lease struct {
+	ID        string // from the namespace of the mount: its path, the path below it, and a random name
+	Key       string // by which it is kept
+	TTL       time.Duration
+	Renewable bool
 }
 
 // Carried returns the notes of a response that embeds them.
@@ -67,6 +80,9 @@ type Raw struct {
 type Stream struct {
 	Notes
 	ContentType string
+	// Live is a body without an end of its own, such as a log that is followed:
+	// what is written leaves at once, and the outcome is recorded when it ends.
+	Live bool
 	// Write writes the body and returns what it was, for the outcome's entry. The
 	// context ends when the client is gone. An error breaks the connection off, so
 	// that the client cannot take what it has for the whole.

@@ -38,6 +38,8 @@ func describe(b *strings.Builder, mount string, s *Spec) {
 	switch {
 	case s.Public:
 		b.WriteString("    Needs no token.\n")
+	case s.Nobody:
+		b.WriteString("    Any valid token may call it, and so may callers without one.\n")
 	case s.AnyToken:
 		b.WriteString("    Any valid token may call it.\n")
 	case s.Need == 0:

@@ -11,10 +11,13 @@ package route
 
 import (
 	"context"
+	"crypto/x509"
 	"net/netip"
 	"reflect"
+	"slices"
 	"time"
 
+	"github.com/cofferhq/coffer/internal/fault"
 	"github.com/cofferhq/coffer/internal/policy"
 )
 
@@ -24,20 +27,35 @@ type Caller struct {
 	Accessor    string
 	DisplayName string
 	EntityID    string
-	Policies    []string
+	Policies    []string // all that count: the token's, its entity's and its groups'
 	Root        bool
 	Remote      netip.Addr
 	RequestID   string
 	Namespace   string
+	Path        string        // of the request, below the mount
 	Token       string        // as it was sent, for routes that act on the caller's own; public routes see it unchecked
 	WrapTTL     time.Duration // of the wrapping that was asked for; 0 for none
 	Access      Access        // what else the caller may do; nil means nothing
+	Rights      Rights        // the same, to be shown; nil for nobody
+	// Peer are the certificates that the client presented over TLS, leaf first. It
+	// holds the leaf's key; nothing else about them was verified, unless the
+	// listener has authorities of its own for its clients.
+	Peer []*x509.Certificate
 }
 
 // Access answers what a caller may do besides the request at hand.
 type Access interface {
-	// Can reports whether the caller holds the capability on a wire path.
+	// Can reports whether the caller holds the capability on a wire path of the
+	// namespace that the request is in.
 	Can(need policy.Capability, path string) bool
+}
+
+// Rights answers what somebody may do at all.
+type Rights interface {
+	// Capabilities lists what they may do on a wire path, in either of its spellings.
+	Capabilities(path, plain string) []string
+	// Any reports whether they may do anything below a path.
+	Any(below string) bool
 }
 
 // Can reports whether the caller holds the capability on a wire path such as
@@ -77,7 +95,10 @@ type Spec struct {
 	Sudo     bool              // needs the sudo capability besides
 	Public   bool              // needs no token
 	AnyToken bool              // needs a token, and of its policies nothing
+	Nobody   bool              // with AnyToken: nobody may call it too
 	Sealed   bool              // works while the server is sealed
+	RootOnly bool              // is not there in namespaces
+	Unlocks  bool              // works in a locked namespace
 	Changes  bool              // an intent is recorded before it runs
 	Plain    *Spelling
 	Request  reflect.Type
@@ -105,8 +126,33 @@ func Public() Option { return func(s *Spec) { s.Public = true } }
 // handler shows no more than they allow.
 func AnyToken() Option { return func(s *Spec) { s.AnyToken = true } }
 
+// AnyTokenOrNone lets every valid token call the route, and callers who send none:
+// they are told only what is for everybody. A token that is sent must be valid.
+func AnyTokenOrNone() Option { return func(s *Spec) { s.AnyToken, s.Nobody = true, true } }
+
+// NoToken refuses a caller who sent no token. A route that tells nobody whether there
+// is something answers it, too.
+func NoToken() error {
+	return fault.New(fault.Denied, "permission denied: no token was sent; send it as X-Vault-Token or as Authorization: Bearer; `coffer login` gets one")
+}
+
 // WhileSealed lets the route work while the server is sealed.
 func WhileSealed() Option { return func(s *Spec) { s.Sealed = true } }
+
+// RootOnly keeps the route out of namespaces: it is of the server.
+func RootOnly() Option { return func(s *Spec) { s.RootOnly = true } }
+
+// WhileLocked lets the route work in a locked namespace.
+func WhileLocked() Option { return func(s *Spec) { s.Unlocks = true } }
+
+// With returns routes with an option that all of them have.
+func With[S any](option Option, routes []Route[S]) []Route[S] {
+	out := slices.Clone(routes)
+	for i := range out {
+		option(&out[i].spec)
+	}
+	return out
+}
 
 // Reads marks a POST that changes nothing, so that no intent is recorded.
 func Reads() Option { return func(s *Spec) { s.Changes = false } }

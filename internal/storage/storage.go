@@ -2,13 +2,15 @@
 // transactional, ordered key-value store. It knows nothing of secrets; what it
 // is given is already encrypted by package barrier.
 //
-// Engines are in storage/pebble (embedded, the default) and storage/memory (for
-// tests). storagetest.Run proves each of them against this contract.
+// Engines are in storage/pebble (embedded, the default), storage/postgres,
+// storage/etcd and storage/memory (for tests). storagetest.Run proves each of
+// them against this contract.
 package storage
 
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"time"
 )
 
@@ -100,8 +102,11 @@ type Engine interface {
 	View(ctx context.Context, fn func(Reader) error) error
 	// Update calls fn in a serializable transaction and commits what it wrote.
 	// fn may run more than once, must have no effects of its own, and must not
-	// call Update or Close: they would wait for it. When fn
-	// returns an error nothing is written and the error is returned as it is.
+	// call Update or Close: they would wait for it. Only the last run counts; one
+	// before it may have read rows that do not fit together, where an engine
+	// begins with what it remembers, and what it returned is dropped. When the run
+	// that counts returns an error nothing is written and the error is returned as
+	// it is.
 	// When Update returns nil the commit is durable. Revision is that of the
 	// commit, or of the snapshot when fn wrote nothing. Every error but
 	// ErrUncertain means that nothing was written; after ErrUncertain fn is not
@@ -139,6 +144,7 @@ type Kind struct {
 	Also []string // other labels of the same kind, such as Vault's
 	Doc  string
 	// Open opens the engine. settings holds the block's attributes as written;
-	// an unknown or malformed one is an error that names it.
-	Open func(ctx context.Context, settings map[string]string) (Engine, error)
+	// an unknown or malformed one is an error that names it. log is told what an
+	// operator should know while the engine goes on.
+	Open func(ctx context.Context, settings map[string]string, log *slog.Logger) (Engine, error)
 }

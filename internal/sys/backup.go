@@ -70,32 +70,36 @@ func subjectOf(sum *backup.Summary) route.Subject {
 	return out
 }
 
-// BackupStatus is how the scheduled backups of this node stand.
+// BackupStatus is how the scheduled backups stand, the same on every node.
 type BackupStatus struct {
-	Scheduled bool         `json:"scheduled" doc:"Whether the configuration asks for backups."`
+	Scheduled bool         `json:"scheduled" doc:"Whether the configuration of the node that answers asks for backups."`
 	Directory string       `json:"directory,omitempty"`
 	Every     wire.Seconds `json:"every,omitempty"`
 	Next      time.Time    `json:"next,omitzero" doc:"When the next one is due."`
-	Last      *BackupDone  `json:"last,omitempty" doc:"The last one that this node made and proved since it started, or found in the directory."`
+	Last      *BackupDone  `json:"last,omitempty" doc:"The last one that was made and proven, by whichever node."`
 	Failures  int          `json:"failures" doc:"Failures since the last success."`
 	Error     string       `json:"error,omitempty" doc:"Why the last try failed; empty after a success."`
 }
 
 // BackupDone is a backup that was made and proven.
 type BackupDone struct {
+	Node     string       `json:"node" doc:"The node that made it, and has the file."`
 	File     string       `json:"file"`
 	Finished time.Time    `json:"finished"`
-	Took     wire.Seconds `json:"took,omitempty"`
+	Took     wire.Seconds `json:"took"`
 	Bytes    uint64       `json:"bytes"`
-	Rows     uint64       `json:"rows,omitempty"`
-	SHA256   string       `json:"sha256,omitempty"`
+	Rows     uint64       `json:"rows"`
+	SHA256   string       `json:"sha256"`
 }
 
-func (s *System) backupStatus(context.Context, route.Caller, route.Nothing) (BackupStatus, error) {
-	st := s.Backups()
+func (s *System) backupStatus(ctx context.Context, _ route.Caller, _ route.Nothing) (BackupStatus, error) {
+	st, err := s.Backups(ctx)
+	if err != nil {
+		return BackupStatus{}, err
+	}
 	out := BackupStatus{Scheduled: st.Directory != "", Directory: st.Directory, Every: wire.Seconds(st.Every), Next: st.Next, Failures: st.Failures, Error: st.Error}
 	if d := st.Last; d != nil {
-		out.Last = &BackupDone{File: d.File, Finished: d.Finished, Took: wire.Seconds(d.Took), Bytes: d.Bytes, Rows: d.Rows, SHA256: d.SHA256}
+		out.Last = &BackupDone{Node: d.Node, File: d.File, Finished: d.Finished, Took: wire.Seconds(d.Took), Bytes: d.Bytes, Rows: d.Rows, SHA256: d.SHA256}
 	}
 	return out, nil
 }

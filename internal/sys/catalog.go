@@ -1,6 +1,7 @@
 package sys
 
 import (
+	"cmp"
 	"context"
 	"slices"
 
@@ -48,6 +49,11 @@ func (s *System) catalog(context.Context, route.Caller, route.Nothing) (Catalog,
 		*list = append(*list, k.Name)
 		out.Detailed = append(out.Detailed, CatalogDetail{true, "supported", k.Name, string(k.Class), "v" + APILevel + "+builtin.coffer", k.Doc})
 	}
+	slices.Sort(out.Auth)
+	slices.Sort(out.Secret)
+	slices.SortStableFunc(out.Detailed, func(a, b CatalogDetail) int {
+		return cmp.Or(cmp.Compare(a.Type, b.Type), cmp.Compare(a.Name, b.Name))
+	})
 	return out, nil
 }
 

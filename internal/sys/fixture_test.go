@@ -21,6 +21,7 @@ import (
 	"github.com/cofferhq/coffer/internal/audit/auditstore"
 	"github.com/cofferhq/coffer/internal/auth/tokens"
 	"github.com/cofferhq/coffer/internal/barrier"
+	"github.com/cofferhq/coffer/internal/browser"
 	"github.com/cofferhq/coffer/internal/builtin"
 	"github.com/cofferhq/coffer/internal/engine"
 	"github.com/cofferhq/coffer/internal/engine/cubbyhole"
@@ -28,7 +29,8 @@ import (
 	"github.com/cofferhq/coffer/internal/member"
 	"github.com/cofferhq/coffer/internal/mount"
 	"github.com/cofferhq/coffer/internal/node"
-	"github.com/cofferhq/coffer/internal/policy/policystore"
+	"github.com/cofferhq/coffer/internal/quota"
+	"github.com/cofferhq/coffer/internal/realm"
 	"github.com/cofferhq/coffer/internal/route"
 	"github.com/cofferhq/coffer/internal/seal"
 	"github.com/cofferhq/coffer/internal/seal/shamir"
@@ -53,8 +55,11 @@ type server struct {
 	root    string
 	shares  []string
 	n       atomic.Int32
+	end     context.CancelFunc // of what goes on in the background
+	work    sync.WaitGroup
+	bank    bank // what mounts of the kind bank lend from
 	// kinds are the kinds of Coffer's own mounts.
-	kinds   func(*sys.Unsealed) map[string]*engine.Spec
+	kinds   func(*sys.Unsealed, *token.Store) map[string]*engine.Spec
 	storage atomic.Pointer[sys.Storage] // what sys.Options.Storage says; nil is all well
 }
 
@@ -91,9 +96,17 @@ func newServer(t testing.TB) *server {
 	})
 	t.Cleanup(s.node.Close)
 	system := sys.New(sys.Options{
-		Node: s.node, Open: s.opened.Load, RepairAuditLog: s.audit.Repair,
-		Why: func(id string) (sys.Why, error) {
-			d, err := s.Why(id)
+		Node: s.node, RightsOf: func(ctx context.Context, tok *token.Token, namespace string) (route.Rights, error) {
+			return s.RightsOf(ctx, tok, namespace)
+		},
+		Opened: func(namespace string) *sys.Unsealed {
+			u := *s.opened.Load()
+			u.Realm = u.Realms.Last(namespace)
+			return &u
+		},
+		RepairAuditLog: s.audit.Repair,
+		Why: func(id, namespace string) (sys.Why, error) {
+			d, err := s.Why(id, namespace)
 			if err != nil {
 				return sys.Why{}, err
 			}
@@ -117,9 +130,9 @@ func newServer(t testing.TB) *server {
 			}
 			return out
 		},
-		Kinds:     func() []*engine.Spec { return builtin.Engines },
-		ClusterID: func() (string, string) { return "cluster-id", "cluster-name" },
-		Storage: func(context.Context) sys.Storage {
+		Kinds:       func() []*engine.Spec { return builtin.Engines },
+		ClusterName: func(id string) string { return "name of " + id },
+		Storage: func(context.Context, bool) sys.Storage {
 			if st := s.storage.Load(); st != nil {
 				return *st
 			}
@@ -131,12 +144,16 @@ func newServer(t testing.TB) *server {
 	s.Gateway = gateway.New(gateway.Options{
 		Audit: s.audit, Sys: system, SysTable: route.NewTable(sys.Kind(system).Spec().Routes), Log: log,
 	})
-	s.kinds = func(u *sys.Unsealed) map[string]*engine.Spec {
+	s.kinds = func(u *sys.Unsealed, store *token.Store) map[string]*engine.Spec {
 		return map[string]*engine.Spec{
-			"system": sys.Kind(system).Spec(), "cubbyhole": cubbyhole.Kind.Spec(),
+			"system": sys.Kind(system).Spec(), "cubbyhole": cubbyhole.Kind.Spec(), "bank": bankKind(&s.bank),
 			"token": tokens.Kind(tokens.Options{
-				Store: u.Tokens, Granter: func(string) (tokens.Granter, bool) { return tokens.Granter{}, false },
-				HasPolicy: func(context.Context, string) (bool, error) { return true, nil },
+				Store: store, Granter: func(*token.Token) (tokens.Granter, bool) { return tokens.Granter{}, false },
+				HasPolicy: func(context.Context, string, string) (bool, error) { return true, nil },
+				IdentityPolicies: func(ctx context.Context, tok *token.Token) ([]string, error) {
+					rights, err := u.Access.Of(ctx, tok)
+					return rights.Identity, err
+				},
 			}).Spec(),
 		}
 	}
@@ -154,42 +171,53 @@ func (s *server) open(ctx context.Context) error {
 	if err := u.Members.Join(ctx); err != nil {
 		return err
 	}
-	u.Policies = policystore.New(s.barrier)
-	if err := u.Policies.Seed(ctx); err != nil {
-		return err
-	}
-	if u.Tokens, err = token.NewStore(ctx, token.Options{
+	store, err := token.NewStore(ctx, token.Options{
 		Storage:  storage.Sub(s.barrier, "core/tokens/"),
-		Defaults: func() (time.Duration, time.Duration) { return 768 * time.Hour, 768 * time.Hour },
-	}); err != nil {
+		Defaults: func() (time.Duration, time.Duration) { return 768 * time.Hour, 768 * time.Hour }, Log: log,
+		Ended:  func(ctx context.Context, _, id string) error { return u.Leases.EndOf(ctx, id) },
+		Within: func(namespace, other string) bool { return u.Realms.Within(namespace, other) },
+	})
+	if err != nil {
 		return err
 	}
-	own := s.kinds(u)
-	if u.Mounts, err = mount.Open(ctx, mount.Options{
-		Barrier: s.barrier, Log: log, MaxPayload: 1 << 20,
+	if err := s.openTimes(u, store); err != nil {
+		return err
+	}
+	own := s.kinds(u, store)
+	if u.Realms, err = realm.Open(ctx, realm.Options{
+		Barrier: s.barrier, Log: log, Tokens: store, MaxPayload: 1 << 20, Leases: u.Leases, Agenda: u.Agenda,
 		Kinds: func(name, version string) *engine.Spec {
 			if spec := own[name]; spec != nil {
 				return spec
 			}
 			return builtin.Engine(name, version)
 		},
+		Own: []mount.Request{{Path: "sys", Type: "system"}, {Path: "auth/token", Type: "token"}, {Path: "cubbyhole", Type: "cubbyhole"}},
 	}); err != nil {
 		return err
 	}
-	for path, kind := range map[string]string{"sys": "system", "auth/token": "token", "cubbyhole": "cubbyhole"} {
-		if err := u.Mounts.Ensure(ctx, mount.Request{Path: path, Type: kind, Class: engine.System}); err != nil {
-			return err
-		}
+	u.Realm, u.Browsers = u.Realms.Root(), browser.New(s.barrier)
+	if u.Quotas, err = quota.Open(ctx, s.barrier); err != nil {
+		return err
 	}
 	s.opened.Store(u)
-	s.Open(&gateway.Services{Mounts: u.Mounts, Tokens: u.Tokens, Policies: u.Policies})
+	s.Open(&gateway.Services{Realms: u.Realms, Tokens: store, Leases: u.Leases, Quotas: u.Quotas})
+	life, end := context.WithCancel(context.Background())
+	s.end = end
+	s.work.Go(func() { _ = u.Jobs.Run(life) })
+	s.work.Go(func() { _ = store.Run(life) })
 	return nil
 }
 
 func (s *server) shut() {
 	s.Shut()
+	if s.end != nil {
+		s.end()
+		s.work.Wait()
+	}
 	if u := s.opened.Load(); u != nil {
-		u.Mounts.Close()
+		u.Realms.Close()
+		u.Quotas.Close()
 		u.Devices.Close()
 	}
 }

@@ -26,12 +26,15 @@ const (
 	lockDisable   = "lockout_disable"
 )
 
+// locks reports whether methods of a type lock users.
+func locks(kind string) bool { return kind == "userpass" || kind == "ldap" }
+
 // into returns the options of a mount of the type with what is given in them.
 func (u *UserLockout) into(kind string, options map[string]string) (map[string]string, error) {
 	if u == nil {
 		return options, nil
 	}
-	if kind != "userpass" {
+	if !locks(kind) {
 		return nil, fault.New(fault.Invalid, "tuning of user lockout configuration for auth type %q not allowed", kind)
 	}
 	if options = maps.Clone(options); options == nil {
@@ -66,7 +69,7 @@ type LockoutInfo struct {
 // none.
 func lockoutInfo(e *mount.Entry) *LockoutInfo {
 	var out LockoutInfo
-	if e.Type != "userpass" {
+	if !locks(e.Type) {
 		return nil
 	}
 	if n, err := strconv.ParseInt(e.Options[lockThreshold], 10, 64); err == nil {

@@ -29,7 +29,7 @@ var mountRoutes = []route.Route[*System]{
 		route.Shows("remount", `{"from":"team","to":"crew"}`, `{"migration_id":"6f3cbf3f-1b09-4e6c-9f0c-6c2b3f0e7a11.dGVhbS8"}`)),
 	route.New("GET", "remount/status/{id}", "Read the state of a move.", (*System).remountStatus,
 		route.Shows("remount/status/6f3cbf3f-1b09-4e6c-9f0c-6c2b3f0e7a11.dGVhbS8", "", `{"migration_id":"6f3cbf3f-1b09-4e6c-9f0c-6c2b3f0e7a11.dGVhbS8","migration_info":{"source_mount":"team/","target_mount":"crew/","status":"success"}}`)),
-	route.New("GET", "internal/ui/mounts", "List the mounts that the caller may use something of.", (*System).uiMounts, route.AnyToken()),
+	route.New("GET", "internal/ui/mounts", "List the mounts that the caller may use something of; without a token those that everybody is shown.", (*System).uiMounts, route.AnyTokenOrNone()),
 	route.New("GET", "internal/ui/mounts/{path...}", "Find the mount that a path lies in.", (*System).uiMount, route.AnyToken(),
 		route.Shows("internal/ui/mounts/team/app/db", "", "")),
 }
@@ -227,5 +227,10 @@ func (s *System) disable(ctx context.Context, path string) (route.Empty, error) 
 	if s.Open().Mounts.At(path) == nil {
 		return route.Empty{}, nil // Vault answers a repeated unmount like the first
 	}
-	return route.Empty{}, s.Open().Mounts.Disable(ctx, path)
+	open := s.Open()
+	mount := open.Mounts.At(path).Entry.Path
+	if err := open.Mounts.Disable(ctx, path); err != nil {
+		return route.Empty{}, err
+	}
+	return route.Empty{}, open.Quotas.Follow(ctx, open.Namespace.Path, mount, "")
 }

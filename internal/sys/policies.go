@@ -10,6 +10,7 @@ import (
 	"github.com/cofferhq/coffer/internal/fault"
 	"github.com/cofferhq/coffer/internal/policy"
 	"github.com/cofferhq/coffer/internal/route"
+	"github.com/cofferhq/coffer/internal/token"
 	"github.com/cofferhq/coffer/internal/wire"
 )
 
@@ -99,6 +100,7 @@ type WritePolicy struct {
 	Name   string `path:"name" doc:"The policy's name, in lower case."`
 	Policy string `json:"policy" doc:"The rules, as HCL or JSON; base64 of them is accepted too."`
 	Rules  string `json:"rules" doc:"Older spelling of policy."`
+	Seen   string `json:"seen" doc:"SHA-256, in hex, of the text that this replaces, or none: the policy is written only if that is still so."`
 }
 
 func (s *System) writePolicy(ctx context.Context, _ route.Caller, in WritePolicy) (route.Empty, error) {
@@ -112,7 +114,7 @@ func (s *System) writePolicy(ctx context.Context, _ route.Caller, in WritePolicy
 	if plain, err := base64.StdEncoding.DecodeString(text); err == nil {
 		text = string(plain)
 	}
-	p, err := s.Open().Policies.Put(ctx, in.Name, text)
+	p, err := s.putPolicy(ctx, in, text)
 	if err != nil {
 		return route.Empty{}, err
 	}
@@ -123,7 +125,23 @@ func (s *System) writePolicy(ctx context.Context, _ route.Caller, in WritePolicy
 	return out, nil
 }
 
-func (s *System) deletePolicy(ctx context.Context, _ route.Caller, in PolicyName) (route.Empty, error) {
+func (s *System) putPolicy(ctx context.Context, in WritePolicy, text string) (*policy.Policy, error) {
+	if in.Seen != "" {
+		return s.Open().Policies.Replace(ctx, in.Name, text, in.Seen)
+	}
+	return s.Open().Policies.Put(ctx, in.Name, text)
+}
+
+// DeletePolicy names a policy to delete.
+type DeletePolicy struct {
+	Name string `path:"name" doc:"The policy's name."`
+	Seen string `query:"seen" doc:"SHA-256, in hex, of the policy's text: it is deleted only if that is still so."`
+}
+
+func (s *System) deletePolicy(ctx context.Context, _ route.Caller, in DeletePolicy) (route.Empty, error) {
+	if in.Seen != "" {
+		return route.Empty{}, s.Open().Policies.Remove(ctx, in.Name, in.Seen)
+	}
 	return route.Empty{}, s.Open().Policies.Delete(ctx, in.Name)
 }
 
@@ -204,11 +222,11 @@ type Why struct {
 	Considered []string  `json:"considered"`
 }
 
-func (s *System) why(_ context.Context, _ route.Caller, in WhyRequest) (Why, error) {
+func (s *System) why(_ context.Context, by route.Caller, in WhyRequest) (Why, error) {
 	if in.RequestID == "" {
 		return Why{}, fault.New(fault.Invalid, "request_id is needed: the one that the denial was answered with")
 	}
-	return s.Why(in.RequestID)
+	return s.Why(in.RequestID, by.Namespace)
 }
 
 // Capabilities asks what a token may do.
@@ -227,23 +245,28 @@ type CapabilitiesAnswer struct {
 	ByPath map[string][]string `json:",embed"`
 }
 
-func (s *System) capable(ctx context.Context, policies []string, in Capabilities) (CapabilitiesAnswer, error) {
+func (s *System) capable(rights route.Rights, in Capabilities) (CapabilitiesAnswer, error) {
 	paths := slices.Concat(in.Paths, in.Path)
 	if len(paths) == 0 {
 		return CapabilitiesAnswer{}, fault.New(fault.Invalid, "paths must be supplied")
 	}
-	acl, err := s.Open().Policies.ACL(ctx, policies)
-	if err != nil {
-		return CapabilitiesAnswer{}, err
-	}
 	out := CapabilitiesAnswer{ByPath: map[string][]string{}}
 	for _, path := range paths {
-		out.ByPath[path] = acl.Capabilities(strings.TrimPrefix(path, "/"), s.plainOf(path))
+		out.ByPath[path] = rights.Capabilities(strings.TrimPrefix(path, "/"), s.plainOf(path))
 	}
 	if len(paths) == 1 {
 		out.ByPath["capabilities"] = out.ByPath[paths[0]]
 	}
 	return out, nil
+}
+
+// capableAs answers for the holder of a token.
+func (s *System) capableAs(ctx context.Context, tok *token.Token, in Capabilities) (CapabilitiesAnswer, error) {
+	rights, err := s.RightsOf(ctx, tok, s.namespace)
+	if err != nil {
+		return CapabilitiesAnswer{}, err
+	}
+	return s.capable(rights, in)
 }
 
 // plainOf returns the plain spelling of a wire path, "" when it has none.
@@ -260,13 +283,13 @@ func (s *System) plainOf(path string) string {
 	return ""
 }
 
-func (s *System) capabilitiesSelf(ctx context.Context, by route.Caller, in Capabilities) (CapabilitiesAnswer, error) {
-	return s.capable(ctx, by.Policies, in)
+func (s *System) capabilitiesSelf(_ context.Context, by route.Caller, in Capabilities) (CapabilitiesAnswer, error) {
+	return s.capable(by.Rights, in)
 }
 
 func (s *System) capabilities(ctx context.Context, by route.Caller, in Capabilities) (CapabilitiesAnswer, error) {
 	if in.Token == "" {
-		return s.capable(ctx, by.Policies, in)
+		return s.capable(by.Rights, in)
 	}
 	tok, err := s.Open().Tokens.Lookup(ctx, in.Token.Reveal())
 	if fault.Is(err, fault.Denied) {
@@ -275,7 +298,7 @@ func (s *System) capabilities(ctx context.Context, by route.Caller, in Capabilit
 	if err != nil {
 		return CapabilitiesAnswer{}, err
 	}
-	return s.capable(ctx, tok.Policies, in)
+	return s.capableAs(ctx, tok, in)
 }
 
 func (s *System) capabilitiesAccessor(ctx context.Context, _ route.Caller, in Capabilities) (CapabilitiesAnswer, error) {
@@ -283,7 +306,7 @@ func (s *System) capabilitiesAccessor(ctx context.Context, _ route.Caller, in Ca
 	if err != nil {
 		return CapabilitiesAnswer{}, err
 	}
-	return s.capable(ctx, tok.Policies, in)
+	return s.capableAs(ctx, tok, in)
 }
 
 // Resultant is what the calling token's policies come to, in the shape that
@@ -301,9 +324,8 @@ type ResultantRule struct {
 
 func (s *System) resultant(ctx context.Context, by route.Caller, _ route.Nothing) (Resultant, error) {
 	out := Resultant{Root: by.Root, ExactPaths: map[string]ResultantRule{}, GlobPaths: map[string]ResultantRule{}}
-	acl, err := s.Open().Policies.ACL(ctx, by.Policies)
-	if err != nil || by.Root {
-		return out, err
+	if by.Root {
+		return out, nil
 	}
 	for _, name := range by.Policies {
 		p, err := s.Open().Policies.Get(ctx, name)
@@ -315,9 +337,9 @@ func (s *System) resultant(ctx context.Context, by route.Caller, _ route.Nothing
 		}
 		for _, rule := range p.Rules {
 			if path, glob := strings.CutSuffix(rule.Path, "*"); glob {
-				out.GlobPaths[path] = ResultantRule{acl.Capabilities(path, "")}
+				out.GlobPaths[path] = ResultantRule{by.Rights.Capabilities(path, "")}
 			} else {
-				out.ExactPaths[path] = ResultantRule{acl.Capabilities(path, "")}
+				out.ExactPaths[path] = ResultantRule{by.Rights.Capabilities(path, "")}
 			}
 		}
 	}

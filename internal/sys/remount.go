@@ -32,7 +32,12 @@ func (s *System) remount(ctx context.Context, _ route.Caller, in Remount) (Migra
 	if m == nil {
 		return Migration{}, fault.New(fault.Invalid, "no matching mount at %q", in.From)
 	}
-	return Migration{ID: migrationID(m.Entry.UUID, in.From)}, s.Open().Mounts.Move(ctx, in.From, in.To)
+	open := s.Open()
+	if err := open.Mounts.Move(ctx, in.From, in.To); err != nil {
+		return Migration{}, err
+	}
+	moved := Migration{ID: migrationID(m.Entry.UUID, in.From)}
+	return moved, open.Quotas.Follow(ctx, open.Namespace.Path, m.Entry.Path, strings.Trim(in.To, "/")+"/")
 }
 
 // MigrationID names a move.

@@ -53,7 +53,13 @@ type Health struct {
 	Storage     string `json:"storage,omitempty"` // "unreachable" while it is
 }
 
+// healthBound is how long health waits for the storage engine in all: checks of
+// load balancers give up after 2 s or so.
+const healthBound = time.Second
+
 func (s *System) health(ctx context.Context, _ route.Caller, in HealthRequest) (Health, error) {
+	asking, cancel := context.WithTimeout(ctx, healthBound)
+	defer cancel()
 	status, err := s.Node.Status(ctx)
 	if err != nil {
 		return Health{}, err
@@ -68,8 +74,8 @@ func (s *System) health(ctx context.Context, _ route.Caller, in HealthRequest) (
 	case status.Sealed:
 		h.Status, err = code("sealedcode", in.Sealed, 503)
 	default:
-		h.ClusterID, h.ClusterName = s.ClusterID()
-		err = h.storage(s.Storage(ctx), in)
+		h.ClusterID, h.ClusterName = status.ClusterID, s.ClusterName(status.ClusterID)
+		err = h.storage(s.Storage(asking, !status.Remembered), in)
 	}
 	return h, err
 }
@@ -119,7 +125,7 @@ func (s *System) ready(ctx context.Context, _ route.Caller, _ route.Nothing) (Re
 	if err != nil {
 		return Ready{}, err
 	}
-	r := Ready{Ready: status.Initialized && !status.Sealed && s.Storage(ctx).Serving}
+	r := Ready{Ready: status.Initialized && !status.Sealed && s.Storage(ctx, !status.Remembered).Serving}
 	if !r.Ready {
 		r.Status = 503
 	}
@@ -157,7 +163,7 @@ func (s *System) sealStatus(ctx context.Context, _ route.Caller, _ route.Nothing
 		StorageType: s.StorageType,
 	}
 	if !status.Sealed {
-		out.ClusterID, out.ClusterName = s.ClusterID()
+		out.ClusterID, out.ClusterName = status.ClusterID, s.ClusterName(status.ClusterID)
 	}
 	return out, nil
 }

@@ -57,7 +57,7 @@ type Tune struct {
 	Options     wire.StringMap `json:"options" doc:"Options of the kind; version=2 upgrades a kv mount, an empty value removes an option."`
 	Visibility  *string        `json:"listing_visibility" doc:"hidden or unauth."`
 	TokenType   *string        `json:"token_type" doc:"Type of the tokens an auth mount grants: default-service, default-batch, service or batch."`
-	UserLock    *UserLockout   `json:"user_lockout_config" doc:"When failed logins lock a user; of userpass."`
+	UserLock    *UserLockout   `json:"user_lockout_config" doc:"When failed logins lock a user; of userpass and ldap."`
 	AuditKeys   *wire.Strings  `json:"audit_non_hmac_request_keys" doc:"Accepted for Vault's clients; values are never in the audit log."`
 	AnswerKeys  *wire.Strings  `json:"audit_non_hmac_response_keys" doc:"Accepted for Vault's clients; values are never in the audit log."`
 	PassHeaders *wire.Strings  `json:"passthrough_request_headers" doc:"Accepted for Vault's clients; engines are shown no headers."`

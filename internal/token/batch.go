@@ -55,10 +55,9 @@ func (s *Store) sealBatch(t *Token) (string, error) {
 	// The lifetime is rounded up, so that a token of half a second is not born dead.
 	b = binary.AppendUvarint(b, uint64((t.TTL+time.Second-1)/time.Second))
 	b = appendTexts(b, t.Policies)
-	for _, text := range []string{t.Path, t.DisplayName, t.EntityID, t.Mount, t.Role} {
+	for _, text := range []string{t.Path, t.Namespace, t.DisplayName, t.EntityID, t.Mount, t.Role} {
 		b = appendText(b, text)
 	}
-	b = appendTexts(b, t.IdentityPolicies)
 	meta := make([]string, 0, 2*len(t.Meta))
 	for _, k := range slices.Sorted(maps.Keys(t.Meta)) {
 		meta = append(meta, k, t.Meta[k])
@@ -119,10 +118,9 @@ func parseBatch(b []byte) (*Token, error) {
 	t.TTL = time.Duration(r.number()) * time.Second
 	t.ExpiresAt = t.CreatedAt.Add(t.TTL)
 	t.Policies = r.texts()
-	for _, dst := range []*string{&t.Path, &t.DisplayName, &t.EntityID, &t.Mount, &t.Role} {
+	for _, dst := range []*string{&t.Path, &t.Namespace, &t.DisplayName, &t.EntityID, &t.Mount, &t.Role} {
 		*dst = r.text()
 	}
-	t.IdentityPolicies = r.texts()
 	meta := r.texts()
 	for i := 0; i+1 < len(meta); i += 2 {
 		if t.Meta == nil {

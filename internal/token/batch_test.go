@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/cofferhq/coffer/internal/fault"
+	"github.com/cofferhq/coffer/internal/lifetime"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"pgregory.net/rapid"
@@ -19,7 +20,7 @@ func TestBatchTokenHoldsWhatItWasGiven(t *testing.T) {
 	secret, made := issue(t, s, parent, Request{
 		Type: Batch, Policies: []string{"web", "db"}, Path: "auth/userpass/login/bob", DisplayName: "userpass-bob",
 		EntityID: "e", Meta: map[string]string{"username": "bob", "a": ""}, Role: "r", Mount: "auth_userpass_1",
-		BoundCIDRs: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, IdentityPolicies: []string{"i"}, Terms: Terms{TTL: time.Hour},
+		BoundCIDRs: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, Terms: lifetime.Terms{TTL: time.Hour},
 	})
 	got, err := s.Lookup(t.Context(), secret)
 	if err != nil {
@@ -77,7 +78,7 @@ func TestBatchTokenLength(t *testing.T) {
 func TestBatchTokenExpires(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStore(t)
-		secret, _ := issue(t, s, nil, Request{Type: Batch, Policies: []string{"a"}, Terms: Terms{TTL: time.Minute}})
+		secret, _ := issue(t, s, nil, Request{Type: Batch, Policies: []string{"a"}, Terms: lifetime.Terms{TTL: time.Minute}})
 		time.Sleep(59 * time.Second)
 		if !holdsNow(t.Context(), t, s, secret) {
 			t.Error("ended before its time")

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/cofferhq/coffer/internal/fault"
+	"github.com/cofferhq/coffer/internal/lifetime"
 	"github.com/cofferhq/coffer/internal/storage"
 	"github.com/cofferhq/coffer/internal/wire"
 )
@@ -18,23 +19,22 @@ import (
 // Request says what token to make. Derive makes one of what a client asked;
 // the gateway makes one of what an auth method granted.
 type Request struct {
-	ID               string // a token chosen by a root caller; "" makes one
-	Path             string // of the request that creates it
-	DisplayName      string
-	EntityID         string
-	Policies         []string
-	IdentityPolicies []string
-	NoDefaultPolicy  bool // leave "default" out
-	Meta             map[string]string
-	Type             Type // "", "default" and "default-service" are Service, "default-batch" is Batch
-	Orphan           bool // without a parent although there is one
-	NotRenewable     bool
-	NumUses          int
-	BoundCIDRs       []netip.Prefix
-	Role             string
-	Mount            string // accessor of the auth mount that grants it
-	Login            json.RawMessage
-	Terms            Terms
+	ID              string // a token chosen by a root caller; "" makes one
+	Path            string // of the request that creates it
+	DisplayName     string
+	EntityID        string
+	Policies        []string
+	NoDefaultPolicy bool // leave "default" out
+	Meta            map[string]string
+	Type            Type // "", "default" and "default-service" are Service, "default-batch" is Batch
+	Orphan          bool // without a parent although there is one
+	NotRenewable    bool
+	NumUses         int
+	BoundCIDRs      []netip.Prefix
+	Role            string
+	Mount           string // accessor of the auth mount that grants it
+	Login           json.RawMessage
+	Terms           lifetime.Terms
 	// Initial makes a root token without a parent: the server's own first one,
 	// or one made by a quorum of its key holders.
 	Initial bool
@@ -68,7 +68,7 @@ func (s *Store) Issue(ctx context.Context, parent *Token, r Request) (*Issued, e
 	} else if err := checkChosen(secret); err != nil {
 		return nil, err
 	}
-	tok.ID, tok.Accessor = s.hash.id(secret), newAccessor()
+	tok.ID, tok.Accessor = s.hash.id(secret), s.newAccessor()
 	if _, err := s.storage.Update(ctx, func(t storage.Txn) error {
 		if err := creatorHolds(t, parent); err != nil {
 			return err
@@ -118,7 +118,7 @@ func creatorHolds(r storage.Reader, parent *Token) error {
 // were checked that hold whoever asks.
 func (s *Store) draft(parent *Token, r Request, now time.Time) (*Token, []string, error) {
 	tok := &Token{
-		Path: r.Path, DisplayName: r.DisplayName, EntityID: r.EntityID, IdentityPolicies: r.IdentityPolicies,
+		Path: r.Path, Namespace: s.namespace, DisplayName: r.DisplayName, EntityID: r.EntityID,
 		Meta: r.Meta, Type: r.Type, NumUses: r.NumUses, BoundCIDRs: r.BoundCIDRs, Role: r.Role, Mount: r.Mount,
 		Login: r.Login, Terms: r.Terms, CreatedAt: now, Renewable: !r.NotRenewable,
 		Policies: normal(r.Policies, !r.NoDefaultPolicy),
@@ -141,7 +141,7 @@ func (s *Store) draft(parent *Token, r Request, now time.Time) (*Token, []string
 	var warnings []string
 	if t := r.Terms; !tok.Root() || t.TTL > 0 || t.Period > 0 {
 		var err error
-		if tok.TTL, warnings, err = s.lifetime(t, 0, now, now); err != nil {
+		if tok.TTL, warnings, err = t.Left(s.defaults, 0, now, now); err != nil {
 			return nil, nil, err
 		}
 	} else {
@@ -203,6 +203,8 @@ func check(tok *Token, r Request) error {
 		return invalid("explicit_max_ttl must be positive")
 	case t.Period < 0:
 		return invalid("period must be positive")
+	case tok.Root() && tok.Namespace != "":
+		return invalid("root tokens belong to the root namespace")
 	case tok.Type != Service && tok.Type != Batch:
 		return invalid("invalid 'token_type' value")
 	case tok.Type == Service:

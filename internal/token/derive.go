@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/cofferhq/coffer/internal/fault"
+	"github.com/cofferhq/coffer/internal/lifetime"
 	"github.com/cofferhq/coffer/internal/wire"
 	"github.com/ryanuber/go-glob"
 )
@@ -46,7 +47,7 @@ func (s *Store) Derive(ctx context.Context, parent *Token, a Ask) (*Issued, erro
 			return nil, err
 		}
 	}
-	r, warnings, err := request(parent, role, a)
+	r, warnings, err := s.request(parent, role, a)
 	if err != nil {
 		return nil, err
 	}
@@ -61,11 +62,11 @@ func (s *Store) Derive(ctx context.Context, parent *Token, a Ask) (*Issued, erro
 var displayName = regexp.MustCompile(`[^a-zA-Z0-9-]`)
 
 // request is what Derive makes.
-func request(parent *Token, role *Role, a Ask) (Request, []string, error) {
+func (s *Store) request(parent *Token, role *Role, a Ask) (Request, []string, error) {
 	r := Request{
 		ID: a.ID, Path: a.Path, DisplayName: "token", Meta: a.Meta, Orphan: a.Orphan || a.NoParent,
 		NotRenewable: !a.Renewable, NumUses: a.NumUses,
-		Terms: Terms{TTL: a.TTL, ExplicitMax: a.ExplicitMax, Period: a.Period},
+		Terms: lifetime.Terms{TTL: a.TTL, ExplicitMax: a.ExplicitMax, Period: a.Period},
 	}
 	if a.DisplayName != "" {
 		r.DisplayName = strings.TrimSuffix(displayName.ReplaceAllString("token-"+a.DisplayName, "-"), "-")
@@ -90,11 +91,11 @@ func request(parent *Token, role *Role, a Ask) (Request, []string, error) {
 	} else if warnings, err = byRole(&r, role, a); err != nil {
 		return r, nil, err
 	}
-	if !r.Orphan {
-		r.EntityID, r.IdentityPolicies = parent.EntityID, parent.IdentityPolicies
+	if !r.Orphan && parent.Namespace == s.namespace {
+		r.EntityID = parent.EntityID
 	}
 	r.NoDefaultPolicy = true // what policies returns is final
-	if r.Policies, err = policies(parent, role, a); err != nil {
+	if r.Policies, err = policies(parent, role, a, parent.Namespace != s.namespace); err != nil {
 		return r, nil, err
 	}
 	if slices.Contains(r.Policies, DefaultPolicy) {
@@ -138,15 +139,20 @@ func byRole(r *Request, role *Role, a Ask) (warnings []string, err error) {
 	return warnings, nil
 }
 
-// policies are those that the token gets, final.
-func policies(parent *Token, role *Role, a Ask) ([]string, error) {
+// policies are those that the token gets, final. elsewhere is a parent of another
+// namespace.
+func policies(parent *Token, role *Role, a Ask, elsewhere bool) ([]string, error) {
 	var out []string
 	switch {
 	case role != nil && role.limits():
 		var err error
-		if out, err = rolePolicies(parent, role, a); err != nil {
+		if out, err = rolePolicies(parent, role, a, elsewhere); err != nil {
 			return nil, err
 		}
+	case elsewhere && !a.Sudo:
+		return nil, invalid("root or sudo privileges required to create tokens in another namespace without a role")
+	case elsewhere && len(a.Policies) == 0:
+		out = normal(nil, !a.NoDefaultPolicy) // those of the parent mean nothing here
 	case len(a.Policies) == 0:
 		out = normal(parent.Policies, false)
 	case a.Sudo:
@@ -169,7 +175,7 @@ func policies(parent *Token, role *Role, a Ask) ([]string, error) {
 }
 
 // rolePolicies are those of a role that says which its tokens may have.
-func rolePolicies(parent *Token, role *Role, a Ask) ([]string, error) {
+func rolePolicies(parent *Token, role *Role, a Ask, elsewhere bool) ([]string, error) {
 	add := !a.NoDefaultPolicy && !role.TokenNoDefaultPolicy &&
 		!slices.Contains(role.DisallowedPolicies, DefaultPolicy) && !anyGlob(role.DisallowedPoliciesGlob, DefaultPolicy)
 	var out []string
@@ -187,6 +193,8 @@ func rolePolicies(parent *Token, role *Role, a Ask) ([]string, error) {
 					out, allowed, []string(role.AllowedPoliciesGlob))
 			}
 		}
+	} else if len(out) == 0 && elsewhere {
+		out = normal(nil, add)
 	} else if len(out) == 0 {
 		out = normal(parent.Policies, add)
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/cofferhq/coffer/internal/fault"
+	"github.com/cofferhq/coffer/internal/lifetime"
 	"go.uber.org/goleak"
 )
 
@@ -18,22 +19,22 @@ func TestLifetimes(t *testing.T) {
 	const h = time.Hour
 	for _, c := range []struct {
 		name    string
-		terms   Terms
+		terms   lifetime.Terms
 		want    time.Duration
 		warning string
 	}{
-		{"server default", Terms{}, testDefault, ""},
-		{"asked", Terms{TTL: h}, h, ""},
-		{"above the server's max", Terms{TTL: 5000 * h}, testMax, "TTL of \"5000h0m0s\" exceeded the effective max_ttl of \"1000h0m0s\"; TTL value is capped accordingly"},
-		{"role's max", Terms{TTL: 5 * h, MaxTTL: 2 * h}, 2 * h, "exceeded"},
-		{"explicit max", Terms{TTL: 5 * h, ExplicitMax: 3 * h}, 3 * h, "exceeded"},
-		{"mount default", Terms{MountDefault: 2 * h}, 2 * h, ""},
-		{"mount max", Terms{TTL: 5 * h, MountMax: 4 * h}, 4 * h, "exceeded"},
-		{"mount max beyond the server's", Terms{TTL: 1500 * h, MountMax: 2000 * h}, 1500 * h, ""},
-		{"default above the mount's max", Terms{MountMax: h}, h, ""},
-		{"period", Terms{Period: h, TTL: 5 * h}, h, ""},
-		{"period above max", Terms{Period: 5000 * h}, testMax, "period of"},
-		{"period with explicit max", Terms{Period: 3 * h, ExplicitMax: 2 * h}, 2 * h, "exceeded"},
+		{"server default", lifetime.Terms{}, testDefault, ""},
+		{"asked", lifetime.Terms{TTL: h}, h, ""},
+		{"above the server's max", lifetime.Terms{TTL: 5000 * h}, testMax, "TTL of \"5000h0m0s\" exceeded the effective max_ttl of \"1000h0m0s\"; TTL value is capped accordingly"},
+		{"role's max", lifetime.Terms{TTL: 5 * h, MaxTTL: 2 * h}, 2 * h, "exceeded"},
+		{"explicit max", lifetime.Terms{TTL: 5 * h, ExplicitMax: 3 * h}, 3 * h, "exceeded"},
+		{"mount default", lifetime.Terms{MountDefault: 2 * h}, 2 * h, ""},
+		{"mount max", lifetime.Terms{TTL: 5 * h, MountMax: 4 * h}, 4 * h, "exceeded"},
+		{"mount max beyond the server's", lifetime.Terms{TTL: 1500 * h, MountMax: 2000 * h}, 1500 * h, ""},
+		{"default above the mount's max", lifetime.Terms{MountMax: h}, h, ""},
+		{"period", lifetime.Terms{Period: h, TTL: 5 * h}, h, ""},
+		{"period above max", lifetime.Terms{Period: 5000 * h}, testMax, "period of"},
+		{"period with explicit max", lifetime.Terms{Period: 3 * h, ExplicitMax: 2 * h}, 2 * h, "exceeded"},
 	} {
 		out, err := s.Issue(t.Context(), nil, Request{Policies: []string{"a"}, Terms: c.terms})
 		if err != nil {
@@ -52,11 +53,11 @@ func TestLifetimes(t *testing.T) {
 func TestRootTokenEndsOnlyWhenAsked(t *testing.T) {
 	s := newStore(t)
 	_, forever := root(t, s)
-	_, hour := issue(t, s, forever, Request{Policies: []string{"root"}, Terms: Terms{TTL: time.Hour}})
+	_, hour := issue(t, s, forever, Request{Policies: []string{"root"}, Terms: lifetime.Terms{TTL: time.Hour}})
 	if hour.TTL != time.Hour || !hour.Renewable {
 		t.Errorf("root token of an hour: %+v", hour)
 	}
-	_, capped := issue(t, s, forever, Request{Policies: []string{"root"}, Terms: Terms{ExplicitMax: time.Hour}})
+	_, capped := issue(t, s, forever, Request{Policies: []string{"root"}, Terms: lifetime.Terms{ExplicitMax: time.Hour}})
 	if capped.TTL != time.Hour {
 		t.Errorf("root token with an explicit max: %+v", capped)
 	}
@@ -71,7 +72,7 @@ func TestRootTokenEndsOnlyWhenAsked(t *testing.T) {
 func TestRenewIsCapped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStore(t)
-		secret, tok := issue(t, s, nil, Request{Policies: []string{"a"}, Terms: Terms{TTL: time.Hour, MaxTTL: 2 * time.Hour}})
+		secret, tok := issue(t, s, nil, Request{Policies: []string{"a"}, Terms: lifetime.Terms{TTL: time.Hour, MaxTTL: 2 * time.Hour}})
 		renew := func(increment, want time.Duration, warned bool) {
 			t.Helper()
 			out, err := s.Renew(t.Context(), tok.ID, Renewal{Increment: increment})
@@ -104,7 +105,7 @@ func TestRenewIsCapped(t *testing.T) {
 func TestPeriodicTokenLivesOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStore(t)
-		secret, tok := issue(t, s, nil, Request{Policies: []string{"a"}, Terms: Terms{Period: time.Hour}})
+		secret, tok := issue(t, s, nil, Request{Policies: []string{"a"}, Terms: lifetime.Terms{Period: time.Hour}})
 		for range 3000 { // three times the greatest lifetime
 			time.Sleep(59 * time.Minute)
 			out, err := s.Renew(t.Context(), tok.ID, Renewal{Increment: 10 * time.Hour})
@@ -135,13 +136,13 @@ func TestNotRenewable(t *testing.T) {
 func TestRunSweeps(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStore(t)
-		_, top := issue(t, s, nil, Request{Policies: []string{"a"}, Terms: Terms{TTL: time.Hour}})
+		_, top := issue(t, s, nil, Request{Policies: []string{"a"}, Terms: lifetime.Terms{TTL: time.Hour}})
 		var secrets []string
 		for range 50 {
-			secret, _ := issue(t, s, top, Request{Policies: []string{"a"}, Terms: Terms{TTL: 100 * time.Hour}})
+			secret, _ := issue(t, s, top, Request{Policies: []string{"a"}, Terms: lifetime.Terms{TTL: 100 * time.Hour}})
 			secrets = append(secrets, secret)
 		}
-		stays, _ := issue(t, s, nil, Request{Policies: []string{"a"}, Terms: Terms{TTL: 2 * time.Hour}})
+		stays, _ := issue(t, s, nil, Request{Policies: []string{"a"}, Terms: lifetime.Terms{TTL: 2 * time.Hour}})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() { done <- s.Run(ctx) }()

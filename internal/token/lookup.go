@@ -19,6 +19,9 @@ func (s *Store) Lookup(ctx context.Context, secret string) (*Token, error) {
 	if err != nil {
 		return nil, err
 	}
+	if !s.sees(tok) {
+		return nil, errBad()
+	}
 	return tok, s.holds(ctx, tok)
 }
 
@@ -71,20 +74,44 @@ func (s *Store) Self(ctx context.Context, secret string) (*Token, error) {
 	return tok, err
 }
 
+// Ends returns when the token of a caller whose request is under way ends by itself,
+// or with one that it hangs below; the zero time for never.
+func (s *Store) Ends(ctx context.Context, secret string) (time.Time, error) {
+	tok, err := s.Self(ctx, secret)
+	if err != nil {
+		return time.Time{}, err
+	}
+	ends := tok.ExpiresAt
+	for id := tok.Parent; id != ""; {
+		ancestor, err := s.byID(ctx, id)
+		if err != nil {
+			return time.Time{}, err
+		}
+		if ancestor.State == gone {
+			break // its children live on as orphans
+		}
+		if at := ancestor.ExpiresAt; !at.IsZero() && (ends.IsZero() || at.Before(ends)) {
+			ends = at
+		}
+		id = ancestor.Parent
+	}
+	return ends, nil
+}
+
 // ByAccessor returns the token of an accessor, if it holds; a fault.Invalid that
 // says "invalid accessor" otherwise.
 func (s *Store) ByAccessor(ctx context.Context, accessor string) (*Token, error) {
 	var tok *Token
 	err := s.storage.View(ctx, func(r storage.Reader) error {
 		var err error
-		tok, err = byAccessor(r, accessor)
+		tok, err = s.byAccessor(r, accessor)
 		return err
 	})
 	return tok, err
 }
 
 // byAccessor returns the token of an accessor, if it holds.
-func byAccessor(r storage.Reader, accessor string) (*Token, error) {
+func (s *Store) byAccessor(r storage.Reader, accessor string) (*Token, error) {
 	if accessor == "" || storage.CheckKey(accessorKey(accessor)) != nil {
 		return nil, errAccessor()
 	}
@@ -96,7 +123,7 @@ func byAccessor(r storage.Reader, accessor string) (*Token, error) {
 		return nil, err
 	}
 	tok, err := readHolding(r, string(id))
-	if fault.Is(err, fault.Denied) {
+	if fault.Is(err, fault.Denied) || err == nil && !s.sees(tok) {
 		return nil, errAccessor()
 	}
 	return tok, err
@@ -135,7 +162,7 @@ func (s *Store) Accessors(ctx context.Context, after string, limit int) ([]strin
 	var names []string
 	err := s.storage.View(ctx, func(r storage.Reader) error {
 		var err error
-		names, err = r.List(accessorPrefix+"/", after, limit)
+		names, err = r.List(accessorsOf(s.namespace), after, limit)
 		return err
 	})
 	return names, err

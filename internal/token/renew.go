@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/cofferhq/coffer/internal/fault"
+	"github.com/cofferhq/coffer/internal/lifetime"
 	"github.com/cofferhq/coffer/internal/storage"
 )
 
@@ -17,7 +18,7 @@ type Renewal struct {
 	// Terms replace those the token was granted with, where its auth method or
 	// mount changed them; nil keeps them. A token made by a role of the token
 	// store always follows the role as it is now.
-	Terms *Terms
+	Terms *lifetime.Terms
 }
 
 // Renew extends a token's life. Whether its auth method still agrees is asked
@@ -57,7 +58,7 @@ func (s *Store) renewed(r storage.Reader, before *Token, ask Renewal) (*Issued, 
 		terms = *ask.Terms
 	}
 	if before.Role != "" && before.Mount == "" {
-		role, err := readRole(r, before.Role)
+		role, err := s.In(before.Namespace).readRole(r, before.Role)
 		if fault.Is(err, fault.NotFound) || errors.Is(err, storage.ErrNotFound) {
 			return nil, invalid("original token role %q could not be found, not renewing", before.Role)
 		}
@@ -67,7 +68,7 @@ func (s *Store) renewed(r storage.Reader, before *Token, ask Renewal) (*Issued, 
 		terms.Period, terms.ExplicitMax = role.period(), role.explicitMax()
 	}
 	now := time.Now()
-	ttl, warnings, err := s.lifetime(terms, ask.Increment, before.CreatedAt, now)
+	ttl, warnings, err := terms.Left(s.defaults, ask.Increment, before.CreatedAt, now)
 	if err != nil {
 		return nil, err
 	}

@@ -16,7 +16,7 @@ func (s *Store) Revoke(ctx context.Context, id string) error {
 // RevokeAccessor ends the token of an accessor and everything below it.
 func (s *Store) RevokeAccessor(ctx context.Context, accessor string) error {
 	_, err := s.storage.Update(ctx, func(t storage.Txn) error {
-		tok, err := byAccessor(t, accessor)
+		tok, err := s.byAccessor(t, accessor)
 		if err != nil {
 			return err
 		}
@@ -41,7 +41,7 @@ func (s *Store) RevokeOrphan(ctx context.Context, id string) error {
 		if err := t.Put(orphanKey(id), nil); err != nil {
 			return err
 		}
-		return put(t, &Token{ID: id, Type: Service, State: gone, CreatedAt: tok.CreatedAt}, nil)
+		return put(t, &Token{ID: id, Namespace: tok.Namespace, Type: Service, State: gone, CreatedAt: tok.CreatedAt}, nil)
 	})
 	s.stir(err)
 	return err
@@ -84,7 +84,7 @@ func remove(t storage.Txn, tok *Token) error {
 	if err := t.Delete(idKey(tok.ID)); err != nil {
 		return err
 	}
-	return t.Put(endingKey(tok.ID), nil)
+	return t.Put(endingKey(tok.ID), []byte(tok.Namespace))
 }
 
 // unlist deletes the rows by which a token is found, but not its own.

@@ -128,7 +128,7 @@ func (s *Store) ChangeRole(ctx context.Context, name string, change func(old Rol
 	}
 	var role Role
 	_, err := s.storage.Update(ctx, func(t storage.Txn) error {
-		old, err := readRole(t, name)
+		old, err := s.readRole(t, name)
 		exists := err == nil
 		if fault.Is(err, fault.NotFound) {
 			old, err = &Role{Name: name, Renewable: true}, nil
@@ -147,7 +147,7 @@ func (s *Store) ChangeRole(ctx context.Context, name string, change func(old Rol
 		if err != nil {
 			return err
 		}
-		return t.Put(rolePrefix+"/"+name, row)
+		return t.Put(s.roleKey(name), row)
 	})
 	if err != nil {
 		return nil, err
@@ -164,7 +164,7 @@ func (s *Store) Role(ctx context.Context, name string) (*Role, error) {
 	var role *Role
 	err := s.storage.View(ctx, func(r storage.Reader) error {
 		var err error
-		role, err = readRole(r, name)
+		role, err = s.readRole(r, name)
 		return err
 	})
 	return role, err
@@ -176,7 +176,7 @@ func (s *Store) Roles(ctx context.Context, after string, limit int) ([]string, e
 	var names []string
 	err := s.storage.View(ctx, func(r storage.Reader) error {
 		var err error
-		names, err = r.List(rolePrefix+"/", after, limit)
+		names, err = r.List(s.roleKey(""), after, limit)
 		return err
 	})
 	return names, err
@@ -184,12 +184,12 @@ func (s *Store) Roles(ctx context.Context, after string, limit int) ([]string, e
 
 // DeleteRole deletes a role. Its tokens live on, and cannot be renewed.
 func (s *Store) DeleteRole(ctx context.Context, name string) error {
-	_, err := s.storage.Update(ctx, func(t storage.Txn) error { return t.Delete(rolePrefix + "/" + name) })
+	_, err := s.storage.Update(ctx, func(t storage.Txn) error { return t.Delete(s.roleKey(name)) })
 	return err
 }
 
-func readRole(r storage.Reader, name string) (*Role, error) {
-	key := rolePrefix + "/" + name
+func (s *Store) readRole(r storage.Reader, name string) (*Role, error) {
+	key := s.roleKey(name)
 	if storage.CheckKey(key) != nil {
 		return nil, fault.New(fault.NotFound, "unknown role %s", name)
 	}

@@ -34,8 +34,13 @@ var url64 = base64.RawURLEncoding
 // newSecret returns a new service token.
 func newSecret() string { return servicePrefix + random(secretBytes) }
 
-// newAccessor returns a new accessor.
-func newAccessor() string { return random(accessorBytes) }
+// newAccessor returns a new accessor of a token of the namespace.
+func (s *Store) newAccessor() string {
+	if s.namespace == "" {
+		return random(accessorBytes)
+	}
+	return random(accessorBytes) + "." + s.namespace
+}
 
 func random(n int) string {
 	b := make([]byte, n)

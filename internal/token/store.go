@@ -2,6 +2,7 @@ package token
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -9,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/cofferhq/coffer/internal/storage"
@@ -24,12 +26,12 @@ const (
 	Prefix = "id/" // + id: a Token
 
 	keyRow         = "key"      // the hash key and the keyset of batch tokens
-	accessorPrefix = "accessor" // /accessor: id
+	accessorPrefix = "accessor" // /namespace/accessor: id
 	childPrefix    = "child"    // /parent's id/id: nothing
 	duePrefix      = "due"      // /time/id: nothing
-	endingPrefix   = "ending"   // /id: nothing; a token that ended and whose rest is to be removed
+	endingPrefix   = "ending"   // /id: its namespace; a token that ended and whose rest is to be removed
 	orphanPrefix   = "orphan"   // /id: nothing; a parent that is gone and whose children are to be made orphans
-	rolePrefix     = "role"     // /name: a Role
+	rolePrefix     = "role"     // /namespace/name: a Role
 	wrappedPrefix  = "wrapped"  // /id: a wrapped response
 )
 
@@ -49,21 +51,29 @@ type Options struct {
 	CachePrefix string
 	// Defaults returns the server's default and greatest lifetime of a token.
 	Defaults func() (defaultTTL, maxTTL time.Duration)
-	// Ended is told the id of every service token that ended, after it did and
-	// before its last row is removed, so that what belongs to it can be removed
-	// as well. It may be told an id again, and is until it returns nil. nil: no
-	// one is told.
-	Ended func(ctx context.Context, id string) error
-	Log   *slog.Logger
+	// Ended is told the namespace and the id of every service token that ended,
+	// after it did and before its last row is removed, so that what belongs to it
+	// can be removed as well. It may be told an id again, and is until it returns
+	// nil. nil: no one is told.
+	Ended func(ctx context.Context, namespace, id string) error
+	// Within reports whether a namespace, by its id, is another one or below it;
+	// nil where there is the root only.
+	Within func(namespace, other string) bool
+	Log    *slog.Logger
 }
 
-// Store keeps tokens. All methods may be called concurrently.
+// Store keeps tokens. What it makes belongs to its namespace, and what is asked by
+// accessor or as somebody else's token is found in it and below. All methods may be
+// called concurrently.
 type Store struct {
+	namespace string // its id, "" is the root
+	within    func(namespace, other string) bool
+
 	storage  storage.Engine
 	cache    Cache
 	prefix   string // of a token's key in cache
 	defaults func() (time.Duration, time.Duration)
-	ended    func(context.Context, string) error
+	ended    func(context.Context, string, string) error
 	log      *slog.Logger
 	hash     *hasher
 	batch    tink.AEAD
@@ -74,7 +84,10 @@ type Store struct {
 func NewStore(ctx context.Context, o Options) (*Store, error) {
 	s := &Store{
 		storage: o.Storage, cache: o.Cache, prefix: o.CachePrefix + Prefix, defaults: o.Defaults, ended: o.Ended, log: o.Log,
-		wake: make(chan struct{}, 1),
+		wake: make(chan struct{}, 1), within: o.Within,
+	}
+	if s.within == nil {
+		s.within = func(namespace, other string) bool { return namespace == other }
 	}
 	if s.cache == nil {
 		s.cache, s.prefix = uncached{o.Storage}, Prefix
@@ -100,6 +113,18 @@ func NewStore(ctx context.Context, o Options) (*Store, error) {
 		return nil, fmt.Errorf("open the token store's keys: %w", err)
 	}
 	return s, nil
+}
+
+// In returns the store as a namespace sees it. The sweep, Run, is the root's.
+func (s *Store) In(namespace string) *Store {
+	own := *s
+	own.namespace = namespace
+	return &own
+}
+
+// sees reports whether a token belongs to the store's namespace, or to one below it.
+func (s *Store) sees(tok *Token) bool {
+	return tok.Namespace == s.namespace || s.within(tok.Namespace, s.namespace)
 }
 
 // keys is the row of the store's keys. The barrier encrypts it.
@@ -161,11 +186,28 @@ func (s *Store) cached(ctx context.Context, id string) (*Token, error) {
 }
 
 func idKey(id string) string            { return Prefix + id }
-func accessorKey(a string) string       { return accessorPrefix + "/" + a }
 func childKey(parent, id string) string { return childPrefix + "/" + parent + "/" + id }
 func endingKey(id string) string        { return endingPrefix + "/" + id }
 func orphanKey(id string) string        { return orphanPrefix + "/" + id }
 func wrappedKey(id string) string       { return wrappedPrefix + "/" + id }
+
+// rootName is how the root namespace is called where it stands in a key.
+const rootName = "root"
+
+// accessorKey is where an accessor is found. That of a token outside of the root
+// namespace ends with a dot and the namespace's id.
+func accessorKey(a string) string {
+	_, namespace, _ := strings.Cut(a, ".")
+	return accessorsOf(namespace) + a
+}
+
+func accessorsOf(namespace string) string {
+	return accessorPrefix + "/" + cmp.Or(namespace, rootName) + "/"
+}
+
+func (s *Store) roleKey(name string) string {
+	return rolePrefix + "/" + cmp.Or(s.namespace, rootName) + "/" + name
+}
 
 // dueTime is a time as a key that sorts by it.
 func dueTime(t time.Time) string {
@@ -230,3 +272,6 @@ func holds(tok *Token, now time.Time, get func(id string) (*Token, error)) error
 	}
 	return nil
 }
+
+// Lifetimes are the server's default and greatest lifetime.
+func (s *Store) Lifetimes() (defaultTTL, maxTTL time.Duration) { return s.defaults() }

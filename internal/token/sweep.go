@@ -132,13 +132,17 @@ func (s *Store) orphan(ctx context.Context) (more bool, err error) {
 		if len(children) == orphanPiece {
 			return nil
 		}
+		parent, err := read(t, id)
+		if err != nil {
+			return err
+		}
 		if err := t.Delete(orphanKey(id)); err != nil {
 			return err
 		}
 		if err := t.Delete(idKey(id)); err != nil {
 			return err
 		}
-		return t.Put(endingKey(id), nil)
+		return t.Put(endingKey(id), []byte(parent.Namespace))
 	})
 	return more, err
 }
@@ -163,16 +167,17 @@ func release(t storage.Txn, parent, id string) error {
 // bury takes tokens that ended: it ends their children's rows, tells Ended of
 // them, and forgets them.
 func (s *Store) bury(ctx context.Context) (more bool, err error) {
-	var ids []string
+	var rows []storage.Entry
 	err = s.storage.View(ctx, func(r storage.Reader) error {
 		var err error
-		ids, err = r.List(endingPrefix+"/", "", endingPiece)
+		rows, err = r.Scan(endingPrefix+"/", "", endingPiece)
 		return err
 	})
-	if err != nil || len(ids) == 0 {
+	if err != nil || len(rows) == 0 {
 		return false, err
 	}
-	for _, id := range ids {
+	for _, row := range rows {
+		id := strings.TrimPrefix(row.Key, endingPrefix+"/")
 		for left := true; left; {
 			if left, err = s.buryChildren(ctx, id); err != nil {
 				return false, err
@@ -181,13 +186,13 @@ func (s *Store) bury(ctx context.Context) (more bool, err error) {
 		if s.ended == nil {
 			continue
 		}
-		if err := s.ended(ctx, id); err != nil {
+		if err := s.ended(ctx, string(row.Value), id); err != nil {
 			return false, err
 		}
 	}
 	_, err = s.storage.Update(ctx, func(t storage.Txn) error {
-		for _, id := range ids {
-			if err := t.Delete(endingKey(id)); err != nil {
+		for _, row := range rows {
+			if err := t.Delete(row.Key); err != nil {
 				return err
 			}
 		}
@@ -228,4 +233,60 @@ func (s *Store) buryChildren(ctx context.Context, id string) (left bool, err err
 		return nil
 	})
 	return left, err
+}
+
+// EndAll ends every token of the store's namespace and removes its roles, a piece at
+// a time.
+func (s *Store) EndAll(ctx context.Context) error {
+	for {
+		var accessors, roles []string
+		if err := s.storage.View(ctx, func(r storage.Reader) (err error) {
+			if accessors, err = r.List(accessorsOf(s.namespace), "", endAllPiece); err != nil {
+				return err
+			}
+			roles, err = r.List(s.roleKey(""), "", endAllPiece)
+			return err
+		}); err != nil || len(accessors)+len(roles) == 0 {
+			return err
+		}
+		if _, err := s.storage.Update(ctx, func(t storage.Txn) error {
+			for _, name := range roles {
+				if err := t.Delete(s.roleKey(name)); err != nil {
+					return err
+				}
+			}
+			for _, accessor := range accessors {
+				if err := endListed(t, accessor); err != nil {
+					return err
+				}
+			}
+			return nil
+		}); err != nil {
+			return err
+		}
+		s.stir(nil)
+	}
+}
+
+// endAllPiece is how many tokens and roles one transaction of EndAll ends: each
+// token has up to seven rows.
+const endAllPiece = 10
+
+// endListed ends the token of an accessor, whatever state it is in.
+func endListed(t storage.Txn, accessor string) error {
+	id, err := t.Get(accessorKey(accessor))
+	if errors.Is(err, storage.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	tok, err := read(t, string(id))
+	if errors.Is(err, storage.ErrNotFound) {
+		return t.Delete(accessorKey(accessor))
+	}
+	if err != nil {
+		return err
+	}
+	return remove(t, tok)
 }

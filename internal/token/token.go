@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/cofferhq/coffer/internal/fault"
+	"github.com/cofferhq/coffer/internal/lifetime"
 	"github.com/cofferhq/coffer/internal/route"
 	"github.com/cofferhq/coffer/internal/wire"
 )
@@ -64,30 +65,30 @@ const (
 // Token is a token without its secret. A Token that the store returned is
 // shared and must not be changed.
 type Token struct {
-	ID               string            `json:"id"`                 // storage id: a keyed hash of the token
-	Accessor         string            `json:"accessor,omitempty"` // "" for batch tokens
-	Parent           string            `json:"parent,omitempty"`   // storage id, "" for an orphan
-	Path             string            `json:"path,omitempty"`     // of the request that created it: "auth/userpass/login/bob"
-	DisplayName      string            `json:"display_name,omitempty"`
-	EntityID         string            `json:"entity_id,omitempty"`
-	Policies         []string          `json:"policies,omitempty"` // sorted, with "default" where it holds
-	IdentityPolicies []string          `json:"identity_policies,omitempty"`
-	Meta             map[string]string `json:"meta,omitempty"`
-	Type             Type              `json:"type"`
-	Orphan           bool              `json:"orphan,omitempty"`
-	Renewable        bool              `json:"renewable,omitempty"`
-	CreatedAt        time.Time         `json:"created_at"`
-	RenewedAt        time.Time         `json:"renewed_at,omitzero"`
-	ExpiresAt        time.Time         `json:"expires_at,omitzero"` // zero: never
-	TTL              time.Duration     `json:"ttl,omitempty"`       // as it was created with
-	Terms            Terms             `json:"terms,omitzero"`
-	NumUses          int               `json:"num_uses,omitempty"` // uses left; 0 is any number
-	BoundCIDRs       []netip.Prefix    `json:"bound_cidrs,omitempty"`
-	Role             string            `json:"role,omitempty"`
-	Mount            string            `json:"mount,omitempty"` // accessor of the auth mount that granted it; "" for auth/token
-	Depth            int               `json:"depth,omitempty"` // number of ancestors
-	Login            json.RawMessage   `json:"login,omitempty"` // what the auth method granted, for its renewer
-	Wrapping         *Wrapping         `json:"wrapping,omitempty"`
+	ID          string            `json:"id"`                  // storage id: a keyed hash of the token
+	Accessor    string            `json:"accessor,omitempty"`  // "" for batch tokens
+	Parent      string            `json:"parent,omitempty"`    // storage id, "" for an orphan
+	Namespace   string            `json:"namespace,omitempty"` // id of the one it belongs to; "" is the root
+	Path        string            `json:"path,omitempty"`      // of the request that created it: "auth/userpass/login/bob"
+	DisplayName string            `json:"display_name,omitempty"`
+	EntityID    string            `json:"entity_id,omitempty"`
+	Policies    []string          `json:"policies,omitempty"` // sorted, with "default" where it holds
+	Meta        map[string]string `json:"meta,omitempty"`
+	Type        Type              `json:"type"`
+	Orphan      bool              `json:"orphan,omitempty"`
+	Renewable   bool              `json:"renewable,omitempty"`
+	CreatedAt   time.Time         `json:"created_at"`
+	RenewedAt   time.Time         `json:"renewed_at,omitzero"`
+	ExpiresAt   time.Time         `json:"expires_at,omitzero"` // zero: never
+	TTL         time.Duration     `json:"ttl,omitempty"`       // as it was created with
+	Terms       lifetime.Terms    `json:"terms,omitzero"`
+	NumUses     int               `json:"num_uses,omitempty"` // uses left; 0 is any number
+	BoundCIDRs  []netip.Prefix    `json:"bound_cidrs,omitempty"`
+	Role        string            `json:"role,omitempty"`
+	Mount       string            `json:"mount,omitempty"` // accessor of the auth mount that granted it; "" for auth/token
+	Depth       int               `json:"depth,omitempty"` // number of ancestors
+	Login       json.RawMessage   `json:"login,omitempty"` // what the auth method granted, for its renewer
+	Wrapping    *Wrapping         `json:"wrapping,omitempty"`
 
 	State state `json:"state,omitempty"`
 }
@@ -119,9 +120,10 @@ func (t *Token) valid(now time.Time) bool {
 // answers it as Vault's auth block. Warnings are in its notes.
 type Issued struct {
 	route.Notes
-	Secret wire.Secret   // "" when it was renewed by its accessor
-	Token  *Token        // as it is now
-	TTL    time.Duration // lease_duration: what it has to live; 0 never ends
+	Secret   wire.Secret   // "" when it was renewed by its accessor
+	Token    *Token        // as it is now
+	TTL      time.Duration // lease_duration: what it has to live; 0 never ends
+	Identity []string      // policies that its entity adds to its own, as the gateway knows them
 }
 
 // Decode reads a token's row, for a cache of them.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/cofferhq/coffer/internal/fault"
+	"github.com/cofferhq/coffer/internal/lifetime"
 	"github.com/cofferhq/coffer/internal/storage"
 	"github.com/cofferhq/coffer/internal/storage/memory"
 	"pgregory.net/rapid"
@@ -48,14 +49,14 @@ func (m *treeMachine) any(rt *rapid.T) *modelToken {
 
 func (m *treeMachine) create(rt *rapid.T) {
 	parent := m.any(rt)
-	r := Request{Policies: []string{"p"}, Terms: Terms{TTL: time.Duration(rapid.IntRange(1, 40).Draw(rt, "minutes")) * time.Minute}}
+	r := Request{Policies: []string{"p"}, Terms: lifetime.Terms{TTL: time.Duration(rapid.IntRange(1, 40).Draw(rt, "minutes")) * time.Minute}}
 	switch rapid.IntRange(0, 5).Draw(rt, "kind") {
 	case 0:
 		r.Type = Batch
 	case 1:
 		r.Orphan = true
 	case 2:
-		r.Terms = Terms{Period: 10 * time.Minute}
+		r.Terms = lifetime.Terms{Period: 10 * time.Minute}
 	}
 	now := time.Now()
 	secret, tok, err := m.s.Create(m.ctx, parent.tok, r)
@@ -382,7 +383,7 @@ func TestEndedIsToldUntilItSucceeds(t *testing.T) {
 	refuse := true
 	s, err := NewStore(t.Context(), Options{
 		Storage: engine, Defaults: func() (time.Duration, time.Duration) { return testDefault, testMax },
-		Ended: func(_ context.Context, id string) error {
+		Ended: func(_ context.Context, _, id string) error {
 			if refuse && len(told) == 3 {
 				return fmt.Errorf("not now")
 			}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/cofferhq/coffer/internal/fault"
+	"github.com/cofferhq/coffer/internal/lifetime"
 	"github.com/cofferhq/coffer/internal/storage"
 	"github.com/cofferhq/coffer/internal/wire"
 )
@@ -58,9 +59,9 @@ func (s *Store) wrap(t storage.Txn, r WrapRequest) (*WrapInfo, error) {
 	now := time.Now()
 	secret := newSecret()
 	tok := &Token{
-		ID: s.hash.id(secret), Accessor: newAccessor(), Path: r.CreationPath, Policies: []string{WrappingPolicy},
+		ID: s.hash.id(secret), Accessor: s.newAccessor(), Namespace: s.namespace, Path: r.CreationPath, Policies: []string{WrappingPolicy},
 		Type: Service, Orphan: true, CreatedAt: now, ExpiresAt: now.Add(r.TTL), TTL: r.TTL, NumUses: 1,
-		Terms: Terms{TTL: r.TTL, ExplicitMax: r.TTL}, DisplayName: "response-wrapping",
+		Terms: lifetime.Terms{TTL: r.TTL, ExplicitMax: r.TTL}, DisplayName: "response-wrapping",
 		Wrapping: &Wrapping{CreationPath: r.CreationPath, TTL: r.TTL, WrappedAccessor: r.WrappedAccessor},
 	}
 	if err := insert(t, tok); err != nil {

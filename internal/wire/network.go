@@ -3,7 +3,17 @@ package wire
 import (
 	"errors"
 	"net/netip"
+	"slices"
 )
+
+// Accepts reports whether an address lies in one of the networks, or there are none.
+func Accepts(networks []string, from netip.Addr) (bool, error) {
+	bounds, err := ParseNetworks(networks)
+	if err != nil || len(bounds) == 0 {
+		return err == nil, err
+	}
+	return slices.ContainsFunc(bounds, func(b netip.Prefix) bool { return b.Contains(from.Unmap()) }), nil
+}
 
 // ParseNetworks reads networks as clients write them: a prefix such as
 // 10.0.0.0/8, or an address, which is a network of its own. Host bits are

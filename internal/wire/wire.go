@@ -156,6 +156,26 @@ func (i *Int) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
+// Float is a number that may come as a string.
+type Float float64
+
+// UnmarshalJSON reads a number that is finite.
+func (f *Float) UnmarshalJSON(b []byte) error {
+	text, err := scalar(b, "a number")
+	if err != nil {
+		return err
+	}
+	n := 0.0
+	if text != "" {
+		n, err = strconv.ParseFloat(text, 64)
+	}
+	if err != nil || math.IsNaN(n) || math.IsInf(n, 0) {
+		return errors.New("it must be a number")
+	}
+	*f = Float(n)
+	return nil
+}
+
 // Bool is a boolean that may come as a string or a number.
 type Bool bool
 
@@ -216,8 +236,8 @@ func (s *Strings) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// StringMap is a map of strings that may come as an object of scalars, as
-// "k=v,k=v" or as a list of "k=v". It is answered as an object, never as null.
+// StringMap is a map of strings that may come as an object of scalars, as one
+// written in a string, as "k=v,k=v" or as a list of "k=v". It is answered as an object, never as null.
 type StringMap map[string]string
 
 // MarshalJSON writes an object with its keys in order.
@@ -249,6 +269,9 @@ func (m *StringMap) UnmarshalJSON(b []byte) error {
 		}
 		*m = out
 		return nil
+	}
+	if text, err := scalar(b, ""); err == nil && strings.HasPrefix(strings.TrimSpace(text), "{") {
+		return m.UnmarshalJSON([]byte(strings.TrimSpace(text)))
 	}
 	var pairs Strings
 	if err := pairs.UnmarshalJSON(b); err != nil {

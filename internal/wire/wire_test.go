@@ -199,3 +199,18 @@ func TestErrorsDoNotRepeatWhatWasSent(t *testing.T) {
 		}
 	}
 }
+
+func TestFloat(t *testing.T) {
+	for text, want := range map[string]float64{"1.5": 1.5, `"2"`: 2, "1e3": 1000, "null": 0, `""`: 0, "-1": -1} {
+		var f Float
+		if err := json.Unmarshal([]byte(text), &f); err != nil || float64(f) != want {
+			t.Errorf("%s is %v, %v", text, f, err)
+		}
+	}
+	for _, text := range []string{`"NaN"`, `"Inf"`, `"x"`, "1e999", "[]", "{}"} {
+		var f Float
+		if err := json.Unmarshal([]byte(text), &f); err == nil {
+			t.Errorf("%s is %v", text, f)
+		}
+	}
+}

@@ -12,21 +12,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/cofferhq/coffer/internal/storage/storagetest"
 )
-
-const root = "../.."
-
-// coffer is the directory of the program, built as `make build` does.
-func coffer(t *testing.T) string {
-	t.Helper()
-	dir := t.TempDir()
-	cmd := exec.Command("go", "build", "-tags", "pkcs11", "-o", filepath.Join(dir, "coffer"), "./cmd/coffer")
-	cmd.Dir = root
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
-	}
-	return dir
-}
 
 // TestDocuments types every document.
 func TestDocuments(t *testing.T) {
@@ -34,16 +22,27 @@ func TestDocuments(t *testing.T) {
 	if err != nil || len(guides) == 0 {
 		t.Fatalf("there are no guides: %v", err)
 	}
-	program := coffer(t)
 	for _, file := range append([]string{filepath.Join(root, "README.md")}, guides...) {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".md"), func(t *testing.T) {
 			text, err := os.ReadFile(file)
 			if err != nil {
 				t.Fatal(err)
 			}
-			s := newSession(t, program)
+			s := newSession(t)
+			guide := string(text)
+			switch filepath.Base(file) {
+			case "cluster.md":
+				s.readDocument(t, s.clusterGuide(t, guide))
+				return
+			case "ci.md":
+				guide = s.ciGuide(t, guide)
+			case "ldap.md":
+				guide = s.ldapGuide(t, guide)
+			case "people.md":
+				guide = s.peopleGuide(t, guide)
+			}
 			s.makeRun(t)
-			s.readDocument(t, string(text))
+			s.readDocument(t, guide)
 		})
 	}
 }
@@ -54,11 +53,13 @@ type session struct {
 	env     []string
 	machine *strings.Replacer // from the documents' machine to this one
 	shown   string            // file that the shell prints to
+
+	prologue string // what the shell begins with
 }
 
-func newSession(t *testing.T, program string) *session {
+func newSession(t *testing.T) *session {
 	t.Helper()
-	s := &session{dir: t.TempDir()}
+	s := &session{dir: t.TempDir(), prologue: prologue}
 	s.shown = filepath.Join(t.TempDir(), "shown")
 	goroot, err := exec.Command("go", "env", "GOPATH", "GOMODCACHE", "GOCACHE").Output()
 	if err != nil {
@@ -77,7 +78,7 @@ func newSession(t *testing.T, program string) *session {
 	}
 	var pairs []string
 	for _, port := range []string{"8200", "8300"} {
-		pairs = append(pairs, "127.0.0.1:"+port, "127.0.0.1:"+freePort(t))
+		pairs = append(pairs, "127.0.0.1:"+port, fmt.Sprint("127.0.0.1:", storagetest.FreePort(t)))
 	}
 	for _, dir := range []string{"/etc/coffer", "/var/lib/coffer", "/var/log/coffer", "/mnt/elsewhere"} {
 		here := filepath.Join(s.dir, dir)
@@ -90,21 +91,10 @@ func newSession(t *testing.T, program string) *session {
 	return s
 }
 
-// freePort returns a port of loopback that was free a moment ago.
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	_, port, _ := net.SplitHostPort(l.Addr().String())
-	return port
-}
-
-// makeRun starts a server as `make run` does, with which the documents begin.
+// makeRun starts a server as `make run` does, with which most documents begin.
 func (s *session) makeRun(t *testing.T) {
 	t.Helper()
+	s.prologue += asRun
 	makefile, err := os.ReadFile(filepath.Join(root, "Makefile"))
 	if err != nil || !bytes.Contains(makefile, []byte("\n\tbin/coffer quickstart -data ./coffer-data\n")) {
 		t.Fatalf("`make run` does something else than this test: %v", err)
@@ -147,9 +137,6 @@ func (s *session) makeRun(t *testing.T) {
 const prologue = `
 set -eu -o pipefail
 shopt -s expand_aliases
-export COFFER_ADDR=https://127.0.0.1:8200
-export COFFER_CACERT=coffer-data/tls/ca.pem
-export COFFER_TOKEN=$(cat coffer-data/root-token)
 
 # request_id prints the request that was refused last.
 request_id() { sed -n 's/.*policy why \([0-9a-f-]\{36\}\).*/\1/p' "$SHOWN" | tail -1; }
@@ -172,6 +159,13 @@ serve() {
 trap 'code=$?; trap - EXIT; for pid in "${servers[@]}"; do kill -INT $pid; wait $pid || code=1; done; exit $code' EXIT
 `
 
+// asRun leads to the server that makeRun starts.
+const asRun = `
+export COFFER_ADDR=https://127.0.0.1:8200
+export COFFER_CACERT=coffer-data/tls/ca.pem
+export COFFER_TOKEN=$(cat coffer-data/root-token)
+`
+
 var (
 	startsServer = regexp.MustCompile(`(?m)^((?:bin/)?coffer server .*)$`)
 	forTests     = regexp.MustCompile(`(?m)^(serve .* -dev .*)$`) // beside the server that there is
@@ -186,7 +180,7 @@ func (s *session) readDocument(t *testing.T, text string) {
 	t.Helper()
 	all := blocks(text)
 	var script strings.Builder
-	script.WriteString(prologue)
+	script.WriteString(s.prologue)
 	for n, b := range all {
 		switch b.kind {
 		case "sh":

@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cofferhq/coffer/internal/audit"
@@ -73,6 +74,8 @@ type Store struct {
 	hashes map[string]func(string) string // by device path, of the devices that are open
 	open   map[string]Device              // same
 	newest chan audit.Checkpoint          // the newest one that is not stored yet
+
+	chosen atomic.Pointer[[]chosen] // headers that are recorded; nil while the store is closed
 }
 
 // Open holds the log against the newest checkpoint in storage, starts signing,
@@ -99,6 +102,9 @@ func Open(ctx context.Context, part storage.Engine, own Own, logger *slog.Logger
 	if err := s.Reconcile(ctx); err != nil {
 		return nil, err
 	}
+	if err := s.ReconcileHeaders(ctx); err != nil {
+		return nil, err
+	}
 	log.SetSigner(signer)
 	// What a crash left unsigned is signed before anything is added to it, and a
 	// loss that was accepted is accepted once.
@@ -116,6 +122,7 @@ func (s *Store) Close() {
 	defer cancel()
 	s.settle(ctx)
 	s.log.SetSigner(nil)
+	s.chosen.Store(nil)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for path := range s.hashes {

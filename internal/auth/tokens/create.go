@@ -73,7 +73,7 @@ func (t *Tokens) derive(ctx context.Context, by route.Caller, in Create, below, 
 		return nil, err
 	}
 	for _, name := range out.Token.Policies {
-		found, err := t.HasPolicy(ctx, name)
+		found, err := t.HasPolicy(ctx, t.namespace, name)
 		if err != nil {
 			return nil, err
 		}

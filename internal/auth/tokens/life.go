@@ -97,8 +97,12 @@ func (t *Tokens) looked(ctx context.Context, tok *token.Token, secret wire.Secre
 	if err != nil {
 		return Looked{}, err
 	}
+	added, err := t.IdentityPolicies(ctx, tok)
+	if err != nil {
+		return Looked{}, err
+	}
 	out := Looked{
-		ID: secret, Accessor: tok.Accessor, Policies: tok.Policies, IdentityPolicies: tok.IdentityPolicies, Path: tok.Path,
+		ID: secret, Accessor: tok.Accessor, Policies: tok.Policies, IdentityPolicies: added, Path: tok.Path,
 		Meta: Meta(tok.Meta), DisplayName: tok.DisplayName, NumUses: tok.NumUses, Orphan: orphan,
 		CreationTime: tok.CreatedAt.Unix(), CreationTTL: wire.Seconds(tok.TTL), TTL: wire.Seconds(left(tok)),
 		ExplicitMaxTTL: wire.Seconds(tok.Terms.ExplicitMax), EntityID: tok.EntityID, Type: tok.Type, Renewable: tok.Renewable,
@@ -179,12 +183,12 @@ type RenewAccessor struct {
 	Extension
 }
 
-func (t *Tokens) renew(ctx context.Context, _ route.Caller, in Renew) (*token.Issued, error) {
+func (t *Tokens) renew(ctx context.Context, by route.Caller, in Renew) (*token.Issued, error) {
 	tok, err := t.named(ctx, in.Token, "token not found")
 	if err != nil {
 		return nil, err
 	}
-	return t.extend(ctx, tok, in.Token, in.Extension)
+	return t.extend(ctx, by, tok, in.Token, in.Extension)
 }
 
 func (t *Tokens) renewSelf(ctx context.Context, by route.Caller, in Extension) (*token.Issued, error) {
@@ -192,22 +196,22 @@ func (t *Tokens) renewSelf(ctx context.Context, by route.Caller, in Extension) (
 	if err != nil {
 		return nil, err
 	}
-	return t.extend(ctx, tok, wire.Secret(by.Token), in)
+	return t.extend(ctx, by, tok, wire.Secret(by.Token), in)
 }
 
-func (t *Tokens) renewAccessor(ctx context.Context, _ route.Caller, in RenewAccessor) (*token.Issued, error) {
+func (t *Tokens) renewAccessor(ctx context.Context, by route.Caller, in RenewAccessor) (*token.Issued, error) {
 	tok, err := t.byAccessor(ctx, in.OfAccessor)
 	if err != nil {
 		return nil, err
 	}
-	return t.extend(ctx, tok, "", in.Extension)
+	return t.extend(ctx, by, tok, "", in.Extension)
 }
 
-func (t *Tokens) extend(ctx context.Context, tok *token.Token, secret wire.Secret, in Extension) (*token.Issued, error) {
+func (t *Tokens) extend(ctx context.Context, by route.Caller, tok *token.Token, secret wire.Secret, in Extension) (*token.Issued, error) {
 	if tok.Type == token.Batch {
 		return nil, fault.New(fault.Invalid, "batch tokens cannot be renewed")
 	}
-	terms, err := t.terms(ctx, tok)
+	terms, err := t.terms(ctx, by, tok)
 	if err != nil {
 		return nil, err
 	}

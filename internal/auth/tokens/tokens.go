@@ -15,6 +15,7 @@ import (
 	"github.com/cofferhq/coffer/internal/auth"
 	"github.com/cofferhq/coffer/internal/engine"
 	"github.com/cofferhq/coffer/internal/fault"
+	"github.com/cofferhq/coffer/internal/lifetime"
 	"github.com/cofferhq/coffer/internal/policy"
 	"github.com/cofferhq/coffer/internal/route"
 	"github.com/cofferhq/coffer/internal/token"
@@ -28,17 +29,21 @@ type Granter struct {
 
 // Options are what the routes need.
 type Options struct {
-	Store *token.Store
-	// Granter returns the auth mount of an accessor; false when it was disabled.
-	Granter func(accessor string) (Granter, bool)
-	// HasPolicy reports whether a policy of that name exists.
-	HasPolicy func(ctx context.Context, name string) (bool, error)
+	Store *token.Store // the root's
+	// Granter returns the auth mount that granted a token; false when it was
+	// disabled.
+	Granter func(tok *token.Token) (Granter, bool)
+	// HasPolicy reports whether a policy of that name exists in a namespace.
+	HasPolicy func(ctx context.Context, namespace, name string) (bool, error)
+	// IdentityPolicies returns the policies that a token's entity adds to its own.
+	IdentityPolicies func(ctx context.Context, tok *token.Token) ([]string, error)
 }
 
 // Tokens answers the routes.
 type Tokens struct {
 	Options
-	mount string // "auth/token/"
+	mount     string // "auth/token/"
+	namespace string // by its id
 }
 
 // none has no options.
@@ -49,7 +54,11 @@ func Kind(o Options) engine.Kind[none, *Tokens] {
 	return engine.Kind[none, *Tokens]{
 		Name: "token", Doc: "Tokens: create, look up, renew, revoke, and roles by which they are made.", Class: engine.System,
 		Open: func(_ context.Context, env engine.Env, _ none) (*Tokens, error) {
-			return &Tokens{Options: o, mount: env.Mount.Path}, nil
+			t := &Tokens{Options: o, mount: env.Mount.Path, namespace: env.Mount.Namespace}
+			if o.Store != nil {
+				t.Store = o.Store.In(t.namespace)
+			}
+			return t, nil
 		},
 		Routes: append(append(append([]route.Route[*Tokens]{}, createRoutes...), lifeRoutes...), roleRoutes...),
 	}
@@ -63,11 +72,11 @@ func (t *Tokens) sudo(by route.Caller, below string) bool {
 
 // terms asks the auth method that granted a token whether it may be renewed, and
 // for how long. nil is for a token that no method granted.
-func (t *Tokens) terms(ctx context.Context, tok *token.Token) (*token.Terms, error) {
+func (t *Tokens) terms(ctx context.Context, by route.Caller, tok *token.Token) (*lifetime.Terms, error) {
 	if tok.Mount == "" {
 		return nil, nil
 	}
-	g, ok := t.Granter(tok.Mount)
+	g, ok := t.Granter(tok)
 	if !ok {
 		return nil, fault.New(fault.Denied, "the auth method that granted the token was disabled")
 	}
@@ -81,7 +90,7 @@ func (t *Tokens) terms(ctx context.Context, tok *token.Token) (*token.Terms, err
 	if err := json.Unmarshal(tok.Login, &login); err != nil {
 		return nil, fmt.Errorf("the login that a token was granted for cannot be read: %w", err)
 	}
-	login, err := method.Renew(ctx, login)
+	login, err := method.Renew(ctx, by, login)
 	if err != nil {
 		return nil, err
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/cofferhq/coffer/internal/auth/tokens"
 	"github.com/cofferhq/coffer/internal/engine"
 	"github.com/cofferhq/coffer/internal/fault"
+	"github.com/cofferhq/coffer/internal/lifetime"
 	"github.com/cofferhq/coffer/internal/policy"
 	"github.com/cofferhq/coffer/internal/route"
 	"github.com/cofferhq/coffer/internal/storage/memory"
@@ -47,8 +48,14 @@ func newServer(t *testing.T) *server {
 	}
 	s.spec = tokens.Kind(tokens.Options{
 		Store:     s.store,
-		Granter:   func(string) (tokens.Granter, bool) { return s.mount, !s.gone },
-		HasPolicy: func(_ context.Context, name string) (bool, error) { return name != "absent", nil },
+		Granter:   func(*token.Token) (tokens.Granter, bool) { return s.mount, !s.gone },
+		HasPolicy: func(_ context.Context, _, name string) (bool, error) { return name != "absent", nil },
+		IdentityPolicies: func(_ context.Context, tok *token.Token) ([]string, error) {
+			if tok.EntityID != "" {
+				return []string{"of-" + tok.EntityID}, nil
+			}
+			return nil, nil
+		},
 	}).Spec()
 	s.state, err = s.spec.Open(t.Context(), engine.Env{Mount: engine.Mount{Path: "auth/token/"}})
 	if err != nil {
@@ -301,7 +308,7 @@ func TestRoles(t *testing.T) {
 // method is an auth method that renews while it may.
 type method struct{ refuse error }
 
-func (m method) Renew(_ context.Context, l auth.Login) (auth.Login, error) {
+func (m method) Renew(_ context.Context, _ route.Caller, l auth.Login) (auth.Login, error) {
 	l.TTL = wire.Seconds(2 * time.Hour)
 	return l, m.refuse
 }
@@ -312,7 +319,7 @@ func TestRenewAsksTheMethod(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	login, err := s.store.Issue(t.Context(), nil, token.Request{Policies: []string{"a"}, Mount: "auth_userpass_1", Login: granted, Terms: token.Terms{TTL: time.Hour}})
+	login, err := s.store.Issue(t.Context(), nil, token.Request{Policies: []string{"a"}, Mount: "auth_userpass_1", Login: granted, Terms: lifetime.Terms{TTL: time.Hour}})
 	if err != nil {
 		t.Fatal(err)
 	}

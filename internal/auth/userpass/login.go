@@ -2,11 +2,10 @@ package userpass
 
 import (
 	"context"
-	"net/netip"
 	"slices"
-	"time"
 
 	"github.com/cofferhq/coffer/internal/auth"
+	"github.com/cofferhq/coffer/internal/auth/attempts"
 	"github.com/cofferhq/coffer/internal/fault"
 	"github.com/cofferhq/coffer/internal/route"
 	"github.com/cofferhq/coffer/internal/storage"
@@ -25,24 +24,19 @@ func (u *Users) login(ctx context.Context, by route.Caller, in Login) (auth.Logi
 	if in.Password == "" {
 		return auth.Login{}, fault.New(fault.Invalid, "missing password")
 	}
-	name, err := nameOf(in.Username)
+	name, err := auth.NameOf("user", in.Username)
 	if err != nil {
 		name = "" // which no user has
 	}
-	leave, err := u.gate.enter(ctx, u.method+"/"+name)
-	if err != nil {
-		return auth.Login{}, err
-	}
-	defer leave()
 	found, err := u.prove(ctx, name, in.Password.Reveal())
 	if err != nil {
 		return auth.Login{}, err
 	}
-	bounds, err := wire.ParseNetworks(found.BoundCIDRs)
+	accepted, err := wire.Accepts(found.BoundCIDRs, by.Remote)
 	if err != nil {
 		return auth.Login{}, err
 	}
-	if len(bounds) > 0 && !slices.ContainsFunc(bounds, func(b netip.Prefix) bool { return b.Contains(by.Remote.Unmap()) }) {
+	if !accepted {
 		return auth.Login{}, fault.New(fault.Denied, "permission denied")
 	}
 	return auth.Login{
@@ -53,43 +47,25 @@ func (u *Users) login(ctx context.Context, by route.Caller, in Login) (auth.Logi
 
 // prove returns the user of that name if the password is theirs. It does the
 // same for a name that nobody has: one hash, and one write when it failed.
-func (u *Users) prove(ctx context.Context, name, password string) (*user, error) {
-	var found *user
-	var failed failures
-	var key string
-	err := u.storage.View(ctx, func(r storage.Reader) (err error) {
-		if found, err = get(r, name); err != nil {
-			return err
+func (u *Users) prove(ctx context.Context, name, password string) (found *user, err error) {
+	look := func(ctx context.Context) (attempts.Known, error) {
+		found, err := storage.LoadFrom[user](ctx, u.storage, userKey(name))
+		return attempts.Known{Name: name, Exists: found != nil}, err
+	}
+	hash := u.nobody
+	err = u.guard.Try(ctx, errLogin(), look, func(ctx context.Context) (ok bool, err error) {
+		// Read in turn: the password may have been changed while others tried.
+		if found, err = storage.LoadFrom[user](ctx, u.storage, userKey(name)); err != nil {
+			return false, err
 		}
-		key = u.failedKey(name, found != nil)
-		failed, err = getFailures(r, key)
-		return err
+		if found != nil {
+			hash = found.Password
+		}
+		err = u.gate.work(ctx, func() { ok = u.cost.matches(hash, password) })
+		return ok && found != nil, err
 	})
 	if err != nil {
 		return nil, err
-	}
-	if u.lockout.locked(failed, time.Now()) {
-		return nil, errLocked()
-	}
-	hash := u.nobody
-	if found != nil {
-		hash = found.Password
-	}
-	var ok bool
-	if err := u.gate.work(ctx, func() { ok = u.cost.matches(hash, password) }); err != nil {
-		return nil, err
-	}
-	if !ok || found == nil {
-		// Giving up on the request does not spare its failure.
-		if err := u.fail(context.WithoutCancel(ctx), key); err != nil {
-			return nil, err
-		}
-		return nil, errLogin()
-	}
-	if failed != (failures{}) {
-		if err := u.forgive(ctx, key); err != nil {
-			return nil, err
-		}
 	}
 	if !u.cost.current(hash) {
 		return found, u.rehash(ctx, name, hash, password)
@@ -117,7 +93,7 @@ func (u *Users) rehash(ctx context.Context, name, old, password string) error {
 
 // Renew implements auth.Renewer: a deleted user's token is not renewed, nor one
 // whose user has other policies now.
-func (u *Users) Renew(ctx context.Context, granted auth.Login) (auth.Login, error) {
+func (u *Users) Renew(ctx context.Context, _ route.Caller, granted auth.Login) (auth.Login, error) {
 	var found *user
 	err := u.storage.View(ctx, func(r storage.Reader) (err error) {
 		found, err = get(r, granted.Alias)

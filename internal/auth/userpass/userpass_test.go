@@ -5,7 +5,6 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -17,6 +16,7 @@ import (
 	"time"
 
 	"github.com/cofferhq/coffer/internal/auth"
+	"github.com/cofferhq/coffer/internal/auth/attempts"
 	"github.com/cofferhq/coffer/internal/engine"
 	"github.com/cofferhq/coffer/internal/fault"
 	"github.com/cofferhq/coffer/internal/route"
@@ -55,7 +55,7 @@ func serverOn(t testing.TB, e storage.Engine, o Options, c cost) *server {
 			mac.Write(b)
 			return hex.EncodeToString(mac.Sum(nil))
 		},
-	}, o, newGate(), c)
+	}, o, attempts.NewGate(), newHashing(), c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -212,7 +212,7 @@ func TestLockout(t *testing.T) {
 			s = serverOn(t, e, Options{}, cheap)
 			s.wantLogin(name, "pw", fault.Denied, "permission denied")
 		}
-		if keys := s.must("LIST", "locked-users", "").(route.KeysInfo[Locked]).Keys; !slices.Equal(keys, []string{"bob"}) {
+		if keys := s.must("LIST", "locked-users", "").(route.KeysInfo[attempts.Locked]).Keys; !slices.Equal(keys, []string{"bob"}) {
 			t.Errorf("locked: %v", keys)
 		}
 		time.Sleep(15*time.Minute - time.Second)
@@ -376,102 +376,16 @@ func TestRenew(t *testing.T) {
 	s.must("POST", "users/bob", `{"password":"pw","token_policies":"a","token_ttl":"1h"}`)
 	granted := s.must("POST", "login/bob", `{"password":"pw"}`).(auth.Login)
 	s.must("POST", "users/bob", `{"token_ttl":"2h"}`)
-	if now, err := s.users.Renew(t.Context(), granted); err != nil || now.TTL.Duration() != 2*time.Hour {
+	if now, err := s.users.Renew(t.Context(), route.Caller{}, granted); err != nil || now.TTL.Duration() != 2*time.Hour {
 		t.Errorf("Renew: %v, %v", now.TTL.Duration(), err)
 	}
 	s.must("POST", "users/bob", `{"token_policies":"b"}`)
-	if _, err := s.users.Renew(t.Context(), granted); !fault.Is(err, fault.Denied) {
+	if _, err := s.users.Renew(t.Context(), route.Caller{}, granted); !fault.Is(err, fault.Denied) {
 		t.Errorf("with other policies: %v", err)
 	}
 	s.must("DELETE", "users/bob", "")
-	if _, err := s.users.Renew(t.Context(), granted); !fault.Is(err, fault.Denied) {
+	if _, err := s.users.Renew(t.Context(), route.Caller{}, granted); !fault.Is(err, fault.Denied) {
 		t.Errorf("of a deleted user: %v", err)
-	}
-}
-
-// A flood is refused at once beyond the bound, and at no time are more passwords
-// hashed than there are slots.
-func TestFloodIsBounded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		g := newGate()
-		ctx, cancel := context.WithCancel(t.Context())
-		var running, most, refused, canceled atomic.Int64
-		var wg sync.WaitGroup
-		for i := range 2 * maxLogins {
-			wg.Go(func() {
-				leave, err := g.enter(ctx, fmt.Sprint("name", i))
-				if fault.Is(err, fault.Limited) {
-					if fault.From(err).RetryAfter == 0 {
-						t.Error("no Retry-After")
-					}
-					refused.Add(1)
-					return
-				}
-				defer leave()
-				err = g.work(ctx, func() {
-					most.Store(max(most.Load(), running.Add(1)))
-					time.Sleep(time.Second)
-					running.Add(-1)
-				})
-				if errors.Is(err, context.Canceled) {
-					canceled.Add(1)
-				}
-			})
-		}
-		synctest.Wait()
-		if n := refused.Load(); n != maxLogins {
-			t.Errorf("%d were refused, want %d", n, maxLogins)
-		}
-		time.Sleep(10 * time.Second)
-		cancel() // those who wait give up
-		wg.Wait()
-		if n := int(most.Load()); n > gateSlots() {
-			t.Errorf("%d hashes at once, want at most %d", n, gateSlots())
-		}
-		if canceled.Load() == 0 || g.all != 0 || len(g.names) != 0 {
-			t.Errorf("%d gave up; left behind: %d logins, %d names", canceled.Load(), g.all, len(g.names))
-		}
-	})
-}
-
-func TestOneNameCannotFillTheGate(t *testing.T) {
-	g := newGate()
-	ctx, cancel := context.WithCancel(t.Context())
-	leave, err := g.enter(ctx, "bob")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var wg sync.WaitGroup
-	var refused atomic.Int64
-	for range 100 {
-		wg.Go(func() {
-			if _, err := g.enter(ctx, "bob"); fault.Is(err, fault.Limited) {
-				refused.Add(1)
-			}
-		})
-	}
-	for refused.Load() < 100-maxOfName+1 {
-		time.Sleep(time.Millisecond)
-	}
-	other, err := g.enter(ctx, "alice")
-	if err != nil {
-		t.Errorf("another name: %v", err)
-	} else {
-		other()
-	}
-	cancel()
-	wg.Wait()
-	leave()
-	if len(g.names) != 0 {
-		t.Errorf("%d names left behind", len(g.names))
-	}
-}
-
-func TestOptions(t *testing.T) {
-	for _, o := range []Options{{Threshold: "x"}, {Threshold: "-1"}, {Duration: "x"}, {Duration: "-1s"}, {CounterReset: "1y"}, {Disable: "maybe"}} {
-		if _, err := o.lockout(); !fault.Is(err, fault.Invalid) {
-			t.Errorf("%+v: %v", o, err)
-		}
 	}
 }
 

@@ -3,10 +3,9 @@ package userpass
 import (
 	"context"
 	"math"
-	"strings"
-	"time"
 
 	"github.com/cofferhq/coffer/internal/auth"
+	"github.com/cofferhq/coffer/internal/auth/attempts"
 	"github.com/cofferhq/coffer/internal/fault"
 	"github.com/cofferhq/coffer/internal/route"
 	"github.com/cofferhq/coffer/internal/storage"
@@ -95,7 +94,7 @@ func (u *Users) read(ctx context.Context, _ route.Caller, in Name) (Read, error)
 
 // find returns a user, nil when there is none.
 func (u *Users) find(ctx context.Context, username string) (found *user, err error) {
-	name, err := nameOf(username)
+	name, err := auth.NameOf("user", username)
 	if err != nil {
 		return nil, err
 	}
@@ -123,10 +122,10 @@ func (u *Users) write(ctx context.Context, _ route.Caller, in Write) (route.Empt
 // apply changes what the request names. A name with token_ wins over its older
 // form and clears it.
 func (in Write) apply(now *user) error {
-	renamed(&in.TokenFields.PolicyNames, in.OldPolicies, &now.OldPolicies)
-	renamed(&in.TokenFields.TTL, in.OldTTL, &now.OldTTL)
-	renamed(&in.TokenFields.MaxTTL, in.OldMaxTTL, &now.OldMaxTTL)
-	renamed(&in.TokenFields.BoundCIDRs, in.OldBoundCIDRs, &now.OldBoundCIDRs)
+	auth.Renamed(&in.TokenFields.PolicyNames, in.OldPolicies, &now.OldPolicies)
+	auth.Renamed(&in.TokenFields.TTL, in.OldTTL, &now.OldTTL)
+	auth.Renamed(&in.TokenFields.MaxTTL, in.OldMaxTTL, &now.OldMaxTTL)
+	auth.Renamed(&in.TokenFields.BoundCIDRs, in.OldBoundCIDRs, &now.OldBoundCIDRs)
 	if err := in.TokenFields.Apply(&now.TokenParams); err != nil {
 		return err
 	}
@@ -134,16 +133,6 @@ func (in Write) apply(now *user) error {
 		now.OldPolicies = now.PolicyNames
 	}
 	return nil
-}
-
-func renamed[T any](field **T, old, row *T) {
-	switch {
-	case *field != nil:
-		var none T
-		*row = none
-	case old != nil:
-		*field, *row = old, *old
-	}
 }
 
 func (p NewPassword) none() bool { return p.Password == "" && p.Hash == "" }
@@ -165,7 +154,7 @@ func (u *Users) hash(ctx context.Context, p NewPassword) (hash string, err error
 
 // change writes what fn makes of a user, with a new password if there is one.
 func (u *Users) change(ctx context.Context, username string, p NewPassword, fn func(now *user, exists bool) error) error {
-	name, err := nameOf(username)
+	name, err := auth.NameOf("user", username)
 	if err != nil {
 		return err
 	}
@@ -194,12 +183,12 @@ func (u *Users) change(ctx context.Context, username string, p NewPassword, fn f
 }
 
 func (u *Users) remove(ctx context.Context, _ route.Caller, in Name) (route.Empty, error) {
-	name, err := nameOf(in.Username)
+	name, err := auth.NameOf("user", in.Username)
 	if err != nil {
 		return route.Empty{}, err
 	}
 	_, err = u.storage.Update(ctx, func(t storage.Txn) error {
-		if err := t.Delete(failedUsers + name); err != nil {
+		if err := attempts.Forget(t, name); err != nil {
 			return err
 		}
 		return t.Delete(userKey(name))
@@ -244,35 +233,13 @@ func (u *Users) setPolicies(ctx context.Context, _ route.Caller, in SetPolicies)
 }
 
 func (u *Users) unlock(ctx context.Context, _ route.Caller, in Name) (route.Empty, error) {
-	name, err := nameOf(in.Username)
+	name, err := auth.NameOf("user", in.Username)
 	if err != nil {
 		return route.Empty{}, err
 	}
-	return route.Empty{}, u.forgive(ctx, failedUsers+name)
+	return route.Empty{}, u.guard.Unlock(ctx, name)
 }
 
-func (u *Users) locked(ctx context.Context, _ route.Caller, _ route.Nothing) (route.KeysInfo[Locked], error) {
-	out := route.KeysInfo[Locked]{Info: map[string]Locked{}}
-	now := time.Now()
-	err := u.storage.View(ctx, func(r storage.Reader) error {
-		return storage.All(r, failedUsers, func(e storage.Entry) error {
-			f, err := getFailures(r, e.Key)
-			if err != nil || !u.lockout.locked(f, now) {
-				return err
-			}
-			name := strings.TrimPrefix(e.Key, failedUsers)
-			out.Keys = append(out.Keys, name)
-			out.Info[name] = Locked{Until: wire.Time{Time: f.Locked}}
-			return nil
-		})
-	})
-	if err == nil && len(out.Keys) == 0 {
-		err = route.Missing()
-	}
-	return out, err
-}
-
-// Locked is about a user that is locked.
-type Locked struct {
-	Until wire.Time `json:"locked_until" doc:"When the user may log in again."`
+func (u *Users) locked(ctx context.Context, _ route.Caller, _ route.Nothing) (route.KeysInfo[attempts.Locked], error) {
+	return u.guard.Locked(ctx)
 }

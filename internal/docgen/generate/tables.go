@@ -10,6 +10,7 @@ import (
 	"github.com/cofferhq/coffer/internal/docgen"
 	"github.com/cofferhq/coffer/internal/engine"
 	"github.com/cofferhq/coffer/internal/engine/cubbyhole"
+	"github.com/cofferhq/coffer/internal/engine/identities"
 	"github.com/cofferhq/coffer/internal/sys"
 )
 
@@ -26,6 +27,7 @@ func tables() []table {
 		own("sys", "sys/", "System", sys.Kind(nil).Spec()),
 		own("token", "auth/token/", "Tokens", tokens.Kind(tokens.Options{}).Spec()),
 		own("cubbyhole", "cubbyhole/", "Cubbyhole", cubbyhole.Kind.Spec()),
+		own("identity", "identity/", "Identity", identities.Kind(identities.Stores{}).Spec()),
 	}
 	for _, spec := range builtin.Engines {
 		name, title, path := spec.Name, spec.Name, spec.Name+"/"

@@ -42,6 +42,7 @@ type Engine struct {
 	Table   *route.Table
 	Storage storage.Engine
 	Mount   engine.Mount
+	times   times
 }
 
 // Answer is what a request came to.
@@ -88,13 +89,19 @@ func Open(t testing.TB, spec *engine.Spec, o Options) *Engine {
 	if o.Log == nil {
 		o.Log = slog.New(slog.NewTextHandler(io.Discard, nil))
 	}
-	state, err := spec.Open(context.Background(), engine.Env{
+	if o.Mount.UUID == "" {
+		o.Mount.UUID = "4c1e1b4e-6a2c-4d0f-8f5e-3b9a7d2c6e10"
+	}
+	e := &Engine{Spec: spec, Table: route.NewTable(spec.Routes), Storage: o.Storage, Mount: o.Mount}
+	env := engine.Env{
 		Mount: o.Mount, Storage: o.Storage, Recent: engine.ReadThrough(o.Storage), Log: o.Log, Fingerprint: Fingerprint, MaxPayload: o.MaxPayload,
-	})
-	if err != nil {
+	}
+	e.times = openTimes(t, &env, spec, e, o.Log)
+	var err error
+	if e.State, err = spec.Open(context.Background(), env); err != nil {
 		t.Fatalf("open %s: %v", spec.Name, err)
 	}
-	return &Engine{Spec: spec, State: state, Table: route.NewTable(spec.Routes), Storage: o.Storage, Mount: o.Mount}
+	return e
 }
 
 // Run starts the engine's background work and returns what stops it and waits.
@@ -152,6 +159,7 @@ func (e *Engine) DoContext(ctx context.Context, by route.Caller, method, path, b
 
 func (e *Engine) call(ctx context.Context, by route.Caller, method, path, body string) (a Answer) {
 	path, query, _ := strings.Cut(path, "?")
+	by.Path = path
 	spec, vars, allowed := e.Table.Find(method, path)
 	if spec == nil {
 		if allowed != nil {

@@ -98,7 +98,9 @@ func (s *Store) flushReads(ctx context.Context) error { return s.flush(ctx, maxF
 
 // flush writes up to n of the noted reads, many in one transaction.
 func (s *Store) flush(ctx context.Context, n int) error {
-	const batch = storage.MaxUpdateKeys
+	// Each reads two rows; of what reads many more an engine may let nothing else
+	// commit meanwhile.
+	const batch = storage.MaxUpdateKeys / 2
 	all := s.reads.take(n)
 	for len(all) > 0 {
 		some := make(map[string]noted, batch)

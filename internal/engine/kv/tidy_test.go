@@ -203,7 +203,7 @@ func TestLastReadsAreWrittenInBulk(t *testing.T) {
 		store.updates.Store(0)
 		stop := e.Run(t)
 		synctest.Wait()
-		if n := store.updates.Load(); n != 3 { // of 100 each
+		if n := store.updates.Load(); n != 6 { // of 50 each
 			t.Errorf("the flush of %d reads made %d updates", secrets, n)
 		}
 		time.Sleep(time.Minute)

@@ -186,13 +186,14 @@ type Source interface {
 }
 
 // Config returns base with its certificates, and the authorities of its
-// clients, taken from source at each handshake. With mutual TLS, auth says
-// whether a client certificate is asked for or required.
+// clients, taken from source at each handshake. auth says whether a client
+// certificate is asked for or required; one that is only asked for is verified by
+// nobody here.
 func Config(base *tls.Config, source Source, auth tls.ClientAuthType) *tls.Config {
 	config := base.Clone()
 	config.GetCertificate = source.Certificate
 	config.ClientAuth = auth
-	if auth == tls.NoClientCert || source.Clients() == nil {
+	if auth < tls.VerifyClientCertIfGiven || source.Clients() == nil {
 		return config
 	}
 	perHello := config.Clone()

@@ -27,7 +27,8 @@ type Options struct {
 	// Beat is the workers' Beat, 200ms for instance. 0 is their default, in a bubble
 	// of testing/synctest, for engines that keep within one.
 	Beat time.Duration
-	// Every is how many of the steps are tried: 1 is each, 10 every tenth.
+	// Every is how many of the steps are tried: 1 is each, 10 every tenth. A soak
+	// tries more.
 	Every int
 	// Parallel is how many clusters run at once outside of a bubble; 0 is 8.
 	Parallel int
@@ -35,9 +36,7 @@ type Options struct {
 
 // Run runs the suite.
 func Run(t *testing.T, o Options) {
-	if o.Every == 0 {
-		o.Every = 1
-	}
+	o.Every = max(1, o.Every/soak(1))
 	if o.Parallel == 0 {
 		o.Parallel = 8
 	}
@@ -61,13 +60,13 @@ func soak(n int) int {
 	return n
 }
 
-// within runs a test in a bubble, or in real time.
+// within runs a test in a bubble, or in real time; what it opens is closed after it.
 func (o Options) within(t *testing.T, test func(*testing.T)) {
 	if o.Beat == 0 {
 		synctest.Test(t, test)
 		return
 	}
-	test(t)
+	t.Run("cluster", test)
 }
 
 // beat is how often the nodes of a test beat.
@@ -88,9 +87,8 @@ type cluster struct {
 	open  func() storage.Engine
 	store storage.Engine // the test's own connection
 
-	mu     sync.Mutex
-	nodes  []*node
-	wrongs []string // what must not happen and did
+	mu    sync.Mutex
+	nodes []*node
 }
 
 func newCluster(t *testing.T, o Options) *cluster {
@@ -111,15 +109,7 @@ type node struct {
 // add starts a node. ahead is how wrong its clock is.
 func (c *cluster) add(name string, e storage.Engine, ahead time.Duration, run func(context.Context, *job.Claim, []job.Job) error) *node {
 	c.t.Helper()
-	w, err := job.New(job.Options{
-		Engine: e, Node: name, Beat: c.o.Beat,
-		Wall:   func() time.Time { return time.Now().Add(ahead) },
-		Offset: func() time.Duration { return ahead },
-	})
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	q, err := w.Add(job.Kind{Name: "count", Doc: "Counts.", Batch: 4, Run: run})
+	w, q, err := c.workers(name, e, ahead, run)
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -146,14 +136,24 @@ func (c *cluster) stopAll() {
 	all.Wait()
 }
 
-// effect is the row that shows what a job did.
+// effect is the row that shows what a job did. What must not happen stands in it
+// too: a run of a transaction that is not the one that counts may see an old claim
+// beside a new effect, and only what was committed has happened.
 type effect struct {
 	Times int       `json:"times"`
 	Due   time.Time `json:"due"` // of the last time
 	Step  int       `json:"step"`
 	Fence uint64    `json:"fence"` // of whoever touched it last
 	Claim string    `json:"claim"` // tells that claim from others
+	Wrong []string  `json:"wrong,omitempty"`
 }
+
+func (e *effect) wrong(format string, args ...any) {
+	e.Wrong = append(e.Wrong, fmt.Sprintf(format, args...))
+}
+
+// nameOf tells a claim from all others.
+func nameOf(c *job.Claim) string { return fmt.Sprintf("%d %p", os.Getpid(), c) }
 
 func effectKey(id string) string { return "effect/" + id }
 
@@ -188,18 +188,18 @@ func (c *cluster) count(ctx context.Context, claim *job.Claim, jobs []job.Job) e
 }
 
 func (c *cluster) countOne(t *job.Txn, claim *job.Claim, j job.Job, step int) error {
-	if time.Now().Before(j.Due) {
-		c.wrong("%s was done %v early", j.ID, time.Until(j.Due))
-	}
 	e, err := getEffect(t, j.ID)
 	if err != nil {
 		return err
 	}
-	// Two sessions never have one fence, and the smaller one never comes later.
-	if e.Fence > claim.Fence() || e.Fence == claim.Fence() && e.Claim != fmt.Sprintf("%p", claim) {
-		c.wrong("%s was touched under fence %d after %d", j.ID, claim.Fence(), e.Fence)
+	if time.Now().Before(j.Due) { // by the true clock
+		e.wrong("done %v early", time.Until(j.Due))
 	}
-	e.Fence, e.Claim, e.Step = claim.Fence(), fmt.Sprintf("%p", claim), step
+	// Two sessions never have one fence, and the smaller one never comes later.
+	if e.Fence > claim.Fence() || e.Fence == claim.Fence() && e.Claim != nameOf(claim) {
+		e.wrong("touched under fence %d after %d", claim.Fence(), e.Fence)
+	}
+	e.Fence, e.Claim, e.Step = claim.Fence(), nameOf(claim), step
 	if step == 2 {
 		e.Times, e.Due = e.Times+1, j.Due
 	}
@@ -211,13 +211,6 @@ func (c *cluster) countOne(t *job.Txn, claim *job.Claim, j job.Job, step int) er
 		return err
 	}
 	return t.Done(j)
-}
-
-// wrong notes what must not happen.
-func (c *cluster) wrong(format string, args ...any) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.wrongs = append(c.wrongs, fmt.Sprintf(format, args...))
 }
 
 // schedule makes jobs due, each with a transaction of the test's own.
@@ -276,16 +269,16 @@ func (c *cluster) once(ids []string) {
 		if e.Times != 1 {
 			c.t.Errorf("job %s was done %d times", id, e.Times)
 		}
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, wrong := range c.wrongs {
-		c.t.Error(wrong)
+		c.right(id, e)
 	}
 	// Nothing may be left of them.
-	err := c.store.View(context.Background(), func(r storage.Reader) error {
+	_, q, err := c.workers("nobody", c.store, 0, c.count)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	err = c.store.View(context.Background(), func(r storage.Reader) error {
 		for _, id := range ids {
-			if due, found, err := c.nodes[0].q.Due(r, id); err != nil || found {
+			if due, found, err := q.Due(r, id); err != nil || found {
 				c.t.Errorf("job %s is still due at %v: %v", id, due, err)
 			}
 		}
@@ -293,6 +286,14 @@ func (c *cluster) once(ids []string) {
 	})
 	if err != nil {
 		c.t.Error(err)
+	}
+}
+
+// right fails the test where an effect tells of what must not happen.
+func (c *cluster) right(id string, e effect) {
+	c.t.Helper()
+	for _, wrong := range e.Wrong {
+		c.t.Errorf("job %s was %s", id, wrong)
 	}
 }
 

@@ -25,6 +25,10 @@ path "cubbyhole/*" { capabilities = ["create", "read", "update", "delete", "list
 path "sys/wrapping/wrap" { capabilities = ["update"] }
 path "sys/wrapping/lookup" { capabilities = ["update"] }
 path "sys/wrapping/unwrap" { capabilities = ["update"] }
+
+# Hash what it sends.
+path "sys/tools/hash" { capabilities = ["update"] }
+path "sys/tools/hash/*" { capabilities = ["update"] }
 `
 
 // wrappingPolicy is all that the token of a wrapped answer may do.

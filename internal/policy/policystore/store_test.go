@@ -44,7 +44,7 @@ func open(t testing.TB, e storage.Engine, root []byte) (*barrier.Barrier, []byte
 // newStore returns a store whose cache follows the watch.
 func newStore(t testing.TB, b *barrier.Barrier) *policystore.Store {
 	t.Helper()
-	s := policystore.New(b)
+	s := policystore.New(b, policystore.NewCache(b, ""), "")
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- b.Follow(ctx) }()
@@ -76,7 +76,7 @@ func put(t testing.TB, s *policystore.Store, name, text string) {
 // allows reports whether the named policies allow reading path.
 func allows(t testing.TB, s *policystore.Store, path string, names ...string) bool {
 	t.Helper()
-	acl, err := s.ACL(t.Context(), names)
+	acl, err := s.ACL(t.Context(), names, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,7 +98,7 @@ func TestSeed(t *testing.T) {
 	if err != nil || !slices.Equal(names, []string{"default", "root"}) {
 		t.Fatalf("%v %v", names, err)
 	}
-	acl, err := s.ACL(t.Context(), []string{"default"})
+	acl, err := s.ACL(t.Context(), []string{"default"}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -273,22 +273,22 @@ func TestTheCacheFollowsOtherNodes(t *testing.T) {
 func TestACombinationIsCompiledOnce(t *testing.T) {
 	s := fixture(t)
 	put(t, s, "app", `path "secret/a" { capabilities = ["read"] }`)
-	first, err := s.ACL(t.Context(), []string{"default", "app"})
+	first, err := s.ACL(t.Context(), []string{"default", "app"}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "the same policies are compiled again and again", func() bool {
-		next, err := s.ACL(t.Context(), []string{"default", "app"})
+		next, err := s.ACL(t.Context(), []string{"default", "app"}, nil)
 		same := err == nil && next == first
 		first = next
 		return same
 	})
 	put(t, s, "app", `path "secret/b" { capabilities = ["read"] }`)
-	if next, _ := s.ACL(t.Context(), []string{"default", "app"}); next == first {
+	if next, _ := s.ACL(t.Context(), []string{"default", "app"}, nil); next == first {
 		t.Error("a changed policy is not compiled again")
 	}
 	for i := range 5000 { // more than are kept
-		if _, err := s.ACL(t.Context(), []string{"app", fmt.Sprint("unknown-", i)}); err != nil {
+		if _, err := s.ACL(t.Context(), []string{"app", fmt.Sprint("unknown-", i)}, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -299,10 +299,10 @@ func TestACombinationIsCompiledOnce(t *testing.T) {
 
 func TestSealedStoresAnswerNothing(t *testing.T) {
 	b, _ := open(t, memory.New(), nil)
-	s := policystore.New(b)
+	s := policystore.New(b, policystore.NewCache(b, ""), "")
 	put(t, s, "app", `path "secret/a" { capabilities = ["read"] }`)
 	b.Shut()
-	if _, err := s.ACL(t.Context(), []string{"app"}); !fault.Is(err, fault.Sealed) {
+	if _, err := s.ACL(t.Context(), []string{"app"}, nil); !fault.Is(err, fault.Sealed) {
 		t.Errorf("%v", err)
 	}
 	if _, err := s.Get(t.Context(), "app"); !fault.Is(err, fault.Sealed) {
@@ -324,7 +324,7 @@ func TestConcurrentChanges(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				acl, err := s.ACL(t.Context(), []string{"p0", "p1", "p2", "p3"})
+				acl, err := s.ACL(t.Context(), []string{"p0", "p1", "p2", "p3"}, nil)
 				if err != nil || !acl.Allows(policy.Request{Path: path, Need: policy.Read}) {
 					t.Errorf("%s is not allowed after the write that allows it: %v", path, err)
 				}
@@ -343,7 +343,7 @@ func TestConcurrentChanges(t *testing.T) {
 				if _, err := s.List(t.Context()); err != nil {
 					t.Error(err)
 				}
-				if _, err := s.ACL(t.Context(), []string{"p1", "default"}); err != nil {
+				if _, err := s.ACL(t.Context(), []string{"p1", "default"}, nil); err != nil {
 					t.Error(err)
 				}
 			}

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/stats"
 
 	"github.com/cofferhq/coffer/internal/storage"
@@ -31,6 +33,19 @@ func (sending) HandleRPC(ctx context.Context, s stats.RPCStats) {
 			mark.Store(true)
 		}
 	}
+}
+
+// reconnect has members that come back found soon: by itself gRPC would wait for
+// up to two minutes after a long absence.
+var reconnect = grpc.ConnectParams{
+	Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
+	MinConnectTimeout: 2 * time.Second,
+}
+
+// failFast has calls fail when no member can be connected to, with what was wrong;
+// the client library would have them wait until their time is up.
+func failFast(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, call grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	return call(ctx, method, req, reply, conn, append(opts, grpc.WaitForReady(false))...)
 }
 
 // pause waits for a random time up to most, or until ctx ends.
@@ -82,12 +97,12 @@ func (e *Engine) read(ctx context.Context, call func(ctx context.Context) error)
 // write sends a transaction that writes, once: again only when the server said
 // that it did not run it or when nothing of it was sent. It does not end with
 // the caller, whose fate the transaction would not share.
-func (e *Engine) write(compare []clientv3.Cmp, then []clientv3.Op) (*clientv3.TxnResponse, error) {
+func (e *Engine) write(compare []clientv3.Cmp, then []clientv3.Op, otherwise ...clientv3.Op) (*clientv3.TxnResponse, error) {
 	ctx, cancel := context.WithTimeout(clientv3.WithRequireLeader(context.Background()), e.o.RequestTimeout)
 	defer cancel()
 	for wait := 10 * time.Millisecond; ; wait = min(2*wait, 300*time.Millisecond) {
 		mark := &sent{}
-		resp, err := e.client.Txn(context.WithValue(ctx, sentKey{}, mark)).If(compare...).Then(then...).Commit()
+		resp, err := e.client.Txn(context.WithValue(ctx, sentKey{}, mark)).If(compare...).Then(then...).Else(otherwise...).Commit()
 		if err == nil {
 			return resp, nil
 		}

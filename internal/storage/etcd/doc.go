@@ -5,8 +5,8 @@
 // Keys in etcd, below the path that the settings name:
 //
 //	format     what wrote the store and what can read it
-//	head       put last by every commit: its ModRevision is the newest commit
-//	lock       there while one Update commits alone; it has a lease of 5 s
+//	head       put last by every commit, which it names: its ModRevision is the newest commit's
+//	lock       there while one Update runs alone, for 10 s at most; its lease of 5 s is renewed
 //	data/KEY   the value of KEY
 //
 // # Why it is serializable
@@ -18,9 +18,10 @@
 // comparisons than etcd allows in one transaction compares head instead: nothing
 // at all was committed since. So an Update may begin with rows that this node
 // remembers, which saves asking for them: a commit that succeeds proves them true.
-// Where a comparison fails the function runs again on a snapshot, one Update of a
-// node after the other, and where that fails again and again it takes the lock,
-// whose absence every commit compares: no Update is kept from ending by others.
+// Where a comparison fails the function runs again on a snapshot, with the rows
+// that it read before fetched ahead, one Update of a node after the other. Where
+// that fails eight times, or for 2.5 s, it takes the lock, whose absence every
+// commit compares: no Update is kept from ending by others.
 //
 // # Why the feed neither loses nor reorders
 //

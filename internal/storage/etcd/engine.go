@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
@@ -22,6 +23,9 @@ type Engine struct {
 	feed   *feed
 	turn   chan struct{} // holds one token, taken by the Update that runs again
 	recent *overlay.Recent
+
+	self    [8]byte // random; with commits it names a commit in head
+	commits atomic.Uint64
 
 	// Keys in etcd.
 	format, head, lock, data string

@@ -1,7 +1,6 @@
 package etcd
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -28,7 +27,7 @@ var rejections = []struct {
 	err   error
 	means failure
 }{
-	{rpctypes.ErrNoSpace, refused},
+	{rpctypes.ErrNoSpace, refused}, // or run: see judgeFull
 	{rpctypes.ErrRequestTooLarge, refused},
 	{rpctypes.ErrTooManyOps, refused},
 	{rpctypes.ErrDuplicateKey, refused},
@@ -83,6 +82,7 @@ func tlsRefused(err error) bool {
 func is(err, answer error) bool { return err != nil && errors.Is(rpctypes.Error(err), answer) }
 
 // explain puts an error of a call into the contract's words. Nothing was written.
+// An end of the caller's own must have been looked for before.
 func (e *Engine) explain(err error) error {
 	switch {
 	case err == nil:
@@ -107,7 +107,8 @@ func (e *Engine) explain(err error) error {
 	case tlsRefused(err):
 		return fmt.Errorf("TLS with etcd at %s failed; look at tls_ca_file, tls_cert_file, tls_key_file and the names in the members' certificates: %w", e, err)
 	}
-	return fmt.Errorf("%w: etcd at %s: %w", storage.ErrUnavailable, e, err)
+	// Not wrapped: a deadline of ours must not look like the caller's.
+	return fmt.Errorf("%w: etcd at %s: %v", storage.ErrUnavailable, e, err)
 }
 
 // errGone says that the store was deleted under the engine.
@@ -119,7 +120,7 @@ func (e *Engine) errGone() error {
 func isOurs(err error) bool {
 	for _, known := range []error{
 		storage.ErrUnavailable, storage.ErrUncertain, storage.ErrFull, storage.ErrClosed, storage.ErrTooLarge, storage.ErrFailed,
-		errConflict, context.Canceled, context.DeadlineExceeded,
+		errConflict,
 	} {
 		if errors.Is(err, known) {
 			return true

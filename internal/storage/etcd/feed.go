@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -26,7 +27,7 @@ const (
 type feed struct {
 	*history.Feed
 	e     *Engine
-	began storage.Revision // the store's first
+	began atomic.Int64 // CreateRevision of head: the store's first
 
 	mu      sync.Mutex
 	whole   int64                      // revision of etcd up to which everything has come
@@ -42,7 +43,8 @@ type sighting struct {
 }
 
 func newFeed(e *Engine, at *snapshot) *feed {
-	f := &feed{e: e, began: storage.Revision(at.began), whole: at.revision, partial: map[int64][]storage.Change{}}
+	f := &feed{e: e, whole: at.revision, partial: map[int64][]storage.Change{}}
+	f.began.Store(at.began)
 	f.Feed = history.NewFeed(storage.Revision(at.head), e.o.RequestTimeout, func(ctx context.Context) (head storage.Revision, err error) {
 		err = e.View(ctx, func(r storage.Reader) error { head = r.Revision(); return nil })
 		return head, err
@@ -75,13 +77,18 @@ var errBehind = fmt.Errorf("the watch is more than %v behind", mostBehind)
 // follow watches until the watch breaks off.
 func (f *feed) follow() error {
 	ctx, cancel := context.WithCancel(f.e.ctx)
-	defer cancel()
+	asking := make(chan error, 1)
+	busy := false
+	defer func() {
+		cancel()
+		if busy { // it must not meet the next watch
+			<-asking
+		}
+	}()
 	from := f.begin()
 	events := f.e.client.Watch(clientv3.WithRequireLeader(ctx), f.e.o.Path, clientv3.WithPrefix(), clientv3.WithRev(from+1))
 	tick := time.NewTicker(askEvery)
 	defer tick.Stop()
-	asking := make(chan error, 1)
-	busy := false
 	for {
 		select {
 		case resp, open := <-events:
@@ -114,7 +121,11 @@ func (f *feed) follow() error {
 
 // watch implements Engine.Watch.
 func (f *feed) watch(ctx context.Context, prefix string, from storage.Revision, fn func(storage.Commit) error) error {
-	_, err := f.Watch(ctx, prefix, max(from, f.began), fn)
+	began := storage.Revision(f.began.Load())
+	if from > 0 && from < began { // of a store that was there before this one
+		return fmt.Errorf("%w: the store began at revision %d", storage.ErrHistoryGone, began)
+	}
+	_, err := f.Watch(ctx, prefix, max(from, began), fn)
 	return err
 }
 
@@ -157,11 +168,11 @@ func (f *feed) take(resp clientv3.WatchResponse) {
 
 // ask reads head and notes what was found.
 func (f *feed) ask(ctx context.Context) error {
-	s := sighting{at: time.Now()}
+	s, began := sighting{at: time.Now()}, int64(0)
 	err := f.e.read(ctx, func(ctx context.Context) error {
 		resp, err := f.e.client.Get(ctx, f.e.head)
 		if err == nil && len(resp.Kvs) > 0 {
-			s.head, s.revision = resp.Kvs[0].ModRevision, resp.Header.Revision
+			began, s.head, s.revision = resp.Kvs[0].CreateRevision, resp.Kvs[0].ModRevision, resp.Header.Revision
 		}
 		return err
 	})
@@ -170,6 +181,9 @@ func (f *feed) ask(ctx context.Context) error {
 	}
 	if s.head == 0 {
 		return f.e.errGone()
+	}
+	if began != f.began.Load() { // another store has taken its place
+		return f.restart(ctx)
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -198,7 +212,7 @@ func (f *feed) behind() bool {
 	return len(f.asked) > 0 && time.Since(f.asked[0].at) > mostBehind
 }
 
-// restart begins a new history: etcd has compacted what came after the old.
+// restart begins a new history: what came after the old cannot be read any more.
 func (f *feed) restart(ctx context.Context) error {
 	s := f.e.snapshot(ctx)
 	defer s.cancel()
@@ -209,7 +223,8 @@ func (f *feed) restart(ctx context.Context) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.whole = s.revision
+	f.began.Store(s.began)
 	f.Restart(head)
 	f.e.recent.Forget()
-	return fmt.Errorf("%w: etcd compacted changes before they were read, so that caches start again", storage.ErrHistoryGone)
+	return fmt.Errorf("%w: changes were compacted or replaced before they were read, so that caches start again", storage.ErrHistoryGone)
 }

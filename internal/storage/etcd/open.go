@@ -2,6 +2,7 @@ package etcd
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"strings"
@@ -29,6 +30,10 @@ func Open(ctx context.Context, o Options) (*Engine, error) {
 	o = o.withDefaults()
 	e := &Engine{o: o, log: o.Logger, turn: make(chan struct{}, 1), recent: overlay.NewRecent()}
 	e.format, e.head, e.lock, e.data = o.Path+"format", o.Path+"head", o.Path+"lock", o.Path+"data/"
+	_, _ = rand.Read(e.self[:]) // never fails
+	if o.exposed() {
+		e.log.Warn("the way to etcd is open to whoever is on it; let etcd serve TLS, and put https:// addresses into address", "address", strings.Join(o.Endpoints, ","))
+	}
 	e.ctx, e.stop = context.WithCancel(context.Background())
 	if err := e.connect(); err != nil {
 		e.stop()
@@ -59,7 +64,8 @@ func (e *Engine) connect() error {
 		// pings than one in 5 s.
 		DialKeepAliveTime: 6 * time.Second, DialKeepAliveTimeout: 2 * time.Second,
 		MaxCallSendMsgSize: 4 << 20, // the members' own limit says how much is too much
-		DialOptions:        []grpc.DialOption{grpc.WithStatsHandler(sending{})},
+		DialOptions:        []grpc.DialOption{grpc.WithStatsHandler(sending{}), grpc.WithChainUnaryInterceptor(failFast), grpc.WithConnectParams(reconnect)},
+		MaxUnaryRetries:    1, // its own retries would hide what was wrong
 		Logger:             zap.NewNop(),
 	})
 	return e.explain(err)

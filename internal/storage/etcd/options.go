@@ -30,11 +30,12 @@ var Kind = storage.Kind{
 		"tls_cert_file and tls_key_file: this server's certificate, for members that want one. " +
 		"request_timeout: after how long without an answer the cluster counts as away (5s). " +
 		"Run the members with --auto-compaction-retention, so that old revisions do not fill them.",
-	Open: func(ctx context.Context, settings map[string]string) (storage.Engine, error) {
+	Open: func(ctx context.Context, settings map[string]string, log *slog.Logger) (storage.Engine, error) {
 		o, err := parse(settings, os.Getenv)
 		if err != nil {
 			return nil, err
 		}
+		o.Logger = log
 		return open(ctx, o)
 	},
 }
@@ -78,6 +79,18 @@ func (o Options) withDefaults() Options {
 		o.Logger = slog.Default()
 	}
 	return o
+}
+
+// exposed reports whether a member on another machine is reached without TLS.
+func (o Options) exposed() bool {
+	return slices.ContainsFunc(o.Endpoints, func(endpoint string) bool {
+		u, err := url.Parse(endpoint)
+		if err != nil {
+			return false
+		}
+		ip := net.ParseIP(u.Hostname())
+		return u.Scheme == "http" && u.Hostname() != "localhost" && (ip == nil || !ip.IsLoopback())
+	})
 }
 
 const settingNames = "address, path, username, password, tls_ca_file, tls_cert_file, tls_key_file and request_timeout"

@@ -1,6 +1,7 @@
 package etcd
 
 import (
+	"bytes"
 	"context"
 	"slices"
 
@@ -19,12 +20,15 @@ type snapshot struct {
 	ctx    context.Context // caller, ended with the engine
 	cancel context.CancelFunc
 
-	revision int64            // of etcd; 0 before the first read
-	head     int64            // ModRevision of head: the newest commit
-	began    int64            // CreateRevision of head: the store's first
-	seen     map[string]int64 // the ModRevision of each key read, 0 where there is none; nil when nobody asks
-	recent   *overlay.Recent  // asked before etcd; nil where the rows must be those of the revision
-	guessed  bool             // something came from recent
+	revision int64                  // of etcd; 0 before the first read
+	head     int64                  // ModRevision of head: the newest commit
+	began    int64                  // CreateRevision of head: the store's first
+	seen     map[string]int64       // the ModRevision of each key read, 0 where there is none; nil when nobody asks
+	recent   *overlay.Recent        // asked before etcd; nil where the rows must be those of the revision
+	guessed  bool                   // something came from recent
+	early    map[string]overlay.Row // rows that ahead has fetched
+	small    []string               // the keys of small rows that were read one by one
+	torn     bool                   // a key was not the same when it was read again
 }
 
 func (e *Engine) snapshot(ctx context.Context) *snapshot {
@@ -52,33 +56,48 @@ func (s *snapshot) At() (storage.Revision, error) {
 	return storage.Revision(s.head), nil
 }
 
+// ask is a read of one key of etcd, or with options of an interval.
+type ask struct {
+	key     string
+	options []clientv3.OpOption
+}
+
+func (a ask) get(more ...clientv3.OpOption) clientv3.Op {
+	return clientv3.OpGet(a.key, slices.Concat(a.options, more)...)
+}
+
 // fetch reads keys of etcd, at the snapshot's revision.
-func (s *snapshot) fetch(key string, options ...clientv3.OpOption) (kvs []*mvccpb.KeyValue, err error) {
+func (s *snapshot) fetch(key string, options ...clientv3.OpOption) ([]*mvccpb.KeyValue, error) {
+	answers, err := s.fetchAll(ask{key, options})
+	if err != nil {
+		return nil, err
+	}
+	return answers[0], nil
+}
+
+// fetchAll reads at the snapshot's revision, in one round trip.
+func (s *snapshot) fetchAll(asks ...ask) (answers [][]*mvccpb.KeyValue, err error) {
 	if err := s.usable(); err != nil {
 		return nil, err
 	}
 	gone := false
-	err = s.e.read(s.ctx, func(ctx context.Context) error {
+	err = s.e.read(s.ctx, func(ctx context.Context) (err error) {
 		if s.revision > 0 {
-			// Any member that has got to the revision knows it as well as the leader.
-			at := append(slices.Clone(options), clientv3.WithRev(s.revision))
-			resp, err := s.e.client.Get(ctx, key, append(at, clientv3.WithSerializable())...)
-			if is(err, rpctypes.ErrFutureRev) {
-				resp, err = s.e.client.Get(ctx, key, at...)
-			}
-			if err == nil {
-				kvs = resp.Kvs
-			}
+			answers, err = s.again(ctx, asks)
 			return err
 		}
-		resp, err := s.e.client.Txn(ctx).Then(clientv3.OpGet(s.e.head), clientv3.OpGet(key, options...)).Commit()
+		ops := []clientv3.Op{clientv3.OpGet(s.e.head)}
+		for _, a := range asks {
+			ops = append(ops, a.get())
+		}
+		resp, err := s.e.client.Txn(ctx).Then(ops...).Commit()
 		if err == nil {
-			head := resp.Responses[0].GetResponseRange().Kvs
-			if gone = len(head) == 0; gone {
+			all := found(resp)
+			if gone = len(all[0]) == 0; gone {
 				return nil
 			}
-			s.revision, s.head, s.began = resp.Header.Revision, head[0].ModRevision, head[0].CreateRevision
-			kvs = resp.Responses[1].GetResponseRange().Kvs
+			s.revision, s.head, s.began = resp.Header.Revision, all[0][0].ModRevision, all[0][0].CreateRevision
+			answers = all[1:]
 		}
 		return err
 	})
@@ -88,49 +107,126 @@ func (s *snapshot) fetch(key string, options ...clientv3.OpOption) (kvs []*mvccp
 	if gone {
 		return nil, s.e.errGone()
 	}
-	return kvs, s.e.explain(err)
+	return answers, s.e.explain(err)
 }
 
-// note remembers what a commit depends on.
-func (s *snapshot) note(key string, row overlay.Row) {
-	switch {
-	case s.seen == nil:
-	case row.Value == nil:
-		s.seen[key] = 0
-	default:
-		s.seen[key] = int64(row.Revision)
+// again reads at the revision of an earlier read. Any member that has got to it
+// knows it as well as the leader.
+func (s *snapshot) again(ctx context.Context, asks []ask) ([][]*mvccpb.KeyValue, error) {
+	read := func(options ...clientv3.OpOption) (*clientv3.TxnResponse, error) {
+		var ops []clientv3.Op
+		for _, a := range asks {
+			ops = append(ops, a.get(options...))
+		}
+		return s.e.client.Txn(ctx).Then(ops...).Commit()
 	}
+	at := clientv3.WithRev(s.revision)
+	resp, err := read(at, clientv3.WithSerializable())
+	if is(err, rpctypes.ErrFutureRev) {
+		resp, err = read(at)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return found(resp), nil
+}
+
+// found returns what each read of a transaction has found.
+func found(resp *clientv3.TxnResponse) (all [][]*mvccpb.KeyValue) {
+	for _, r := range resp.Responses {
+		all = append(all, r.GetResponseRange().Kvs)
+	}
+	return all
+}
+
+// Bounds of what is fetched ahead.
+const (
+	mostAhead      = 1000
+	aheadAtOnce    = 100
+	mostAheadValue = 16 << 10
+)
+
+// ahead fetches rows that are likely to be read, a hundred in a round trip: a run
+// that is quick leaves others little time to change what it reads.
+func (s *snapshot) ahead(keys []string) error {
+	s.early = make(map[string]overlay.Row, len(keys))
+	for part := range slices.Chunk(keys[:min(len(keys), mostAhead)], aheadAtOnce) {
+		var asks []ask
+		for _, key := range part {
+			asks = append(asks, ask{key: s.e.data + key})
+		}
+		answers, err := s.fetchAll(asks...)
+		if err != nil {
+			return err
+		}
+		for i, key := range part {
+			row := rowOf(answers[i])
+			s.early[key] = row
+			s.e.recent.Keep(key, row, storage.Revision(s.revision))
+		}
+	}
+	return nil
+}
+
+// rowOf returns the row that was found, or that there is none.
+func rowOf(kvs []*mvccpb.KeyValue) overlay.Row {
+	if len(kvs) == 0 {
+		return overlay.Row{}
+	}
+	return overlay.Row{Value: notNil(kvs[0].Value), Revision: storage.Revision(kvs[0].ModRevision)}
+}
+
+// note remembers what a commit depends on: the row, or that there is none. A row
+// that recent told may not be that of the snapshot, nor what it tells a moment
+// later.
+func (s *snapshot) note(key string, row overlay.Row) {
+	if s.seen == nil {
+		return
+	}
+	revision := int64(row.Revision)
+	if row.Value == nil {
+		revision = 0
+	}
+	if before, again := s.seen[key]; again && before != revision {
+		s.torn = true
+	}
+	s.seen[key] = revision
 }
 
 // Get implements overlay.Source.
 func (s *snapshot) Get(key string) (value []byte, found bool, err error) {
-	if s.recent != nil {
-		if row, known := s.recent.Get(key); known {
-			s.guessed = true
-			s.note(key, row)
-			return row.Value, row.Value != nil, s.usable()
-		}
-	}
-	kvs, err := s.fetch(s.e.data + key)
+	row, err := s.row(key)
 	if err != nil {
 		return nil, false, err
 	}
-	var row overlay.Row
-	if len(kvs) > 0 {
-		row = overlay.Row{Value: notNil(kvs[0].Value), Revision: storage.Revision(kvs[0].ModRevision)}
+	if _, again := s.seen[key]; s.seen != nil && !again && len(row.Value) <= mostAheadValue {
+		s.small = append(s.small, key)
 	}
 	s.note(key, row)
-	if s.seen != nil {
-		s.e.recent.Keep(key, row, storage.Revision(s.revision))
-	}
 	return row.Value, row.Value != nil, nil
 }
 
-// found notes a key of an interval.
-func (s *snapshot) found(key string, revision int64) {
-	if s.seen != nil {
-		s.seen[key] = revision
+// row returns a row as it is remembered, was fetched ahead, or is.
+func (s *snapshot) row(key string) (overlay.Row, error) {
+	if s.recent != nil {
+		if row, known := s.recent.Get(key); known {
+			s.guessed = true
+			return row, s.usable()
+		}
 	}
+	if row, known := s.early[key]; known {
+		row.Value = bytes.Clone(row.Value)
+		return row, s.usable()
+	}
+	kvs, err := s.fetch(s.e.data + key)
+	if err != nil {
+		return overlay.Row{}, err
+	}
+	row := rowOf(kvs)
+	if s.seen != nil {
+		s.e.recent.Keep(key, row, storage.Revision(s.revision))
+	}
+	return row, nil
 }
 
 // notNil makes a missing value an empty one.
@@ -168,7 +264,7 @@ func (s *snapshot) Scan(from, to string, limit int) ([]storage.Entry, error) {
 		}
 		for _, kv := range kvs {
 			key := string(kv.Key[len(s.e.data):])
-			s.found(key, kv.ModRevision)
+			s.note(key, overlay.Row{Value: notNil(kv.Value), Revision: storage.Revision(kv.ModRevision)})
 			entries = append(entries, storage.Entry{Key: key, Value: notNil(kv.Value)})
 		}
 		if len(kvs) < n {
@@ -196,7 +292,7 @@ func (s *snapshot) Names(prefix, from, to string, limit int) (keys []string, err
 			if name == last || len(keys) == limit {
 				continue
 			}
-			s.found(key, kv.ModRevision)
+			s.note(key, overlay.Row{Value: notNil(kv.Value), Revision: storage.Revision(kv.ModRevision)})
 			keys, last = append(keys, key), name
 		}
 		if len(kvs) < n {
@@ -205,6 +301,16 @@ func (s *snapshot) Names(prefix, from, to string, limit int) (keys []string, err
 		from = overlay.PastName(prefix, last)
 	}
 	return keys, nil
+}
+
+// same is true as long as the store is the one that was read, or that this node
+// follows.
+func (s *snapshot) same() clientv3.Cmp {
+	began := s.began
+	if began == 0 {
+		began = s.e.feed.began.Load()
+	}
+	return clientv3.Compare(clientv3.CreateRevision(s.e.head), "=", began)
 }
 
 // Bounds of what one commit compares. etcd takes 128 comparisons unless told
@@ -216,6 +322,10 @@ const (
 
 // compares returns what must hold for a commit: that nothing it read has changed.
 func (s *snapshot) compares(reads *overlay.Reads) []clientv3.Cmp {
+	never := []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(s.e.head), "<", 0)} // run again on a true snapshot
+	if s.torn {
+		return never
+	}
 	var all []clientv3.Cmp
 	bytes := 0
 	for key, revision := range s.seen {
@@ -231,7 +341,7 @@ func (s *snapshot) compares(reads *overlay.Reads) []clientv3.Cmp {
 		return all
 	}
 	if s.guessed {
-		return []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(s.e.head), "<", 0)} // never: run again on a true snapshot
+		return never
 	}
 	return []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(s.e.head), "=", s.head)}
 }

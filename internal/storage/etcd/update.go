@@ -1,6 +1,7 @@
 package etcd
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,12 +17,17 @@ import (
 // Update has the lock.
 var errConflict = errors.New("what was read has changed")
 
-const (
-	// mostTries is how often an Update runs again before it takes the lock.
-	mostTries = 8
-	// lockSeconds is how long a lock outlives a node that died with it.
-	lockSeconds = 5
-)
+// mostTries is how often an Update runs again before it takes the lock, unless it
+// takes the time of firmAfter before.
+const mostTries = 8
+
+// firmAfter is how long an Update runs again among the others before it takes the
+// lock.
+func (e *Engine) firmAfter() time.Duration { return e.o.RequestTimeout / 2 }
+
+// patienceLimit is how long an Update waits for its turn and for the lock. It is
+// more than one that is alone can take, and its lease.
+func (e *Engine) patienceLimit() time.Duration { return 4 * e.o.RequestTimeout }
 
 // Update implements storage.Engine. Its function runs first on what this node
 // remembers, then on snapshots, and in the end alone, so that no Update is kept
@@ -31,137 +37,112 @@ func (e *Engine) Update(ctx context.Context, fn func(storage.Txn) error) (storag
 		return 0, err
 	}
 	defer e.calls.Done()
-	rev, err := e.try(ctx, fn, e.recent, 0)
+	u := &update{e: e, fn: fn}
+	rev, err := u.try(ctx, e.recent, 0)
 	if errors.Is(err, errConflict) {
-		rev, err = e.try(ctx, fn, nil, 0)
+		rev, err = u.try(ctx, nil, 0)
 	}
-	if !errors.Is(err, errConflict) {
-		return rev, err
-	}
-	patient, cancel := context.WithTimeout(ctx, 4*e.o.RequestTimeout)
-	defer cancel()
-	rev, err = e.insist(patient, fn)
-	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
-		return 0, fmt.Errorf("%w: others kept changing what this Update reads, for %v", storage.ErrUnavailable, 4*e.o.RequestTimeout)
+	if errors.Is(err, errConflict) {
+		rev, err = u.insist(ctx)
 	}
 	return rev, err
 }
 
-// insist runs fn again until its commit succeeds, one Update of a node after the
-// other.
-func (e *Engine) insist(ctx context.Context, fn func(storage.Txn) error) (storage.Revision, error) {
+// update is an Update on its way.
+type update struct {
+	e    *Engine
+	fn   func(storage.Txn) error
+	keys []string // that the run before read, without those of large rows
+}
+
+// insist runs the function again until its commit succeeds, one Update of a node
+// after the other.
+func (u *update) insist(ctx context.Context) (storage.Revision, error) {
+	waiting, cancel := context.WithTimeout(ctx, u.e.patienceLimit())
+	defer cancel()
 	select {
-	case e.turn <- struct{}{}:
-		defer func() { <-e.turn }()
-	case <-ctx.Done():
-		return 0, ctx.Err()
-	case <-e.ctx.Done():
+	case u.e.turn <- struct{}{}:
+		defer func() { <-u.e.turn }()
+	case <-waiting.Done():
+		return 0, u.e.gaveUp(ctx)
+	case <-u.e.ctx.Done():
 		return 0, storage.ErrClosed
 	}
-	wait := time.Millisecond
+	wait, firm := time.Millisecond, time.Now().Add(u.e.firmAfter())
 	for range mostTries {
-		rev, err := e.try(ctx, fn, nil, 0)
+		rev, err := u.try(ctx, nil, 0)
 		if !errors.Is(err, errConflict) {
 			return rev, err
+		}
+		if time.Now().After(firm) {
+			break
 		}
 		pause(ctx, wait)
 		wait = min(2*wait, 50*time.Millisecond)
 	}
-	return e.alone(ctx, fn)
+	return u.alone(ctx, waiting)
 }
 
-// alone runs fn while no other commit of any node can succeed.
-func (e *Engine) alone(ctx context.Context, fn func(storage.Txn) error) (storage.Revision, error) {
-	for {
-		lock, release, err := e.takeLock(ctx)
-		if err != nil {
-			return 0, err
-		}
-		rev, err := e.try(ctx, fn, nil, lock)
-		release()
-		if !errors.Is(err, errConflict) {
-			return rev, err
-		}
-	}
-}
-
-// takeLock returns the revision of the lock. release gives it back, also when a
-// commit has deleted it. A node that dies leaves it to its lease.
-func (e *Engine) takeLock(ctx context.Context) (lock int64, release func(), err error) {
-	for {
-		lease, err := e.grant(ctx)
-		if err != nil {
-			return 0, nil, err
-		}
-		release = func() {
-			ctx, cancel := context.WithTimeout(context.Background(), e.o.RequestTimeout)
-			defer cancel()
-			_, _ = e.client.Revoke(ctx, lease) // it would end by itself
-		}
-		put := []clientv3.Op{clientv3.OpPut(e.lock, "", clientv3.WithLease(lease))}
-		for began := time.Now(); time.Since(began) < lockSeconds*time.Second/2; pause(ctx, 20*time.Millisecond) {
-			resp, err := e.write([]clientv3.Cmp{e.unlocked()}, put)
-			if err == nil && resp.Succeeded {
-				return resp.Header.Revision, release, nil
-			}
-			if err == nil {
-				err = errors.Join(ctx.Err(), e.stopped())
-			}
-			if errors.Is(err, storage.ErrUncertain) {
-				err = fmt.Errorf("%w: %v", storage.ErrUnavailable, err)
-			}
-			if err != nil {
-				release()
-				return 0, nil, err
-			}
-		}
-		release()
-	}
-}
-
-// grant returns a new lease for the lock.
-func (e *Engine) grant(ctx context.Context) (lease clientv3.LeaseID, err error) {
-	bound, cancel := e.bound(ctx)
-	defer cancel()
-	err = e.read(bound, func(ctx context.Context) error {
-		resp, err := e.client.Grant(ctx, lockSeconds)
-		if err == nil {
-			lease = resp.ID
-		}
+// gaveUp is the error of an Update that waited for others in vain, unless its
+// caller went away.
+func (e *Engine) gaveUp(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
 		return err
-	})
-	if ended := errors.Join(e.stopped(), ctx.Err()); err != nil && ended != nil {
-		return 0, ended
 	}
-	return lease, e.explain(err)
+	return fmt.Errorf("%w: etcd: others kept this Update from its commit for %v", storage.ErrUnavailable, e.patienceLimit())
 }
 
-func (e *Engine) unlocked() clientv3.Cmp {
-	return clientv3.Compare(clientv3.CreateRevision(e.lock), "=", 0)
-}
-
-// try runs fn on a snapshot and commits what it wrote, once, under the lock when
-// that is not 0. What fn comes to without a commit counts only when nothing of it
-// came from recent.
-func (e *Engine) try(ctx context.Context, fn func(storage.Txn) error, recent *overlay.Recent, lock int64) (storage.Revision, error) {
-	s := e.snapshot(ctx)
+// try runs the function on a snapshot and commits what it wrote, once, under the
+// lock when that is not 0. What the function comes to without a commit counts only when what came from
+// recent is confirmed.
+func (u *update) try(ctx context.Context, recent *overlay.Recent, lock int64) (storage.Revision, error) {
+	s := u.e.snapshot(ctx)
 	defer s.cancel()
 	s.seen, s.recent = map[string]int64{}, recent
+	if recent == nil {
+		if err := s.ahead(u.keys); err != nil {
+			return 0, err
+		}
+	}
 	t := overlay.NewTxn(s)
 	defer t.End()
-	err := t.Verdict(ctx, fn(t))
+	err := t.Verdict(ctx, u.fn(t))
+	u.keys = s.small
 	if ended := s.usable(); err == nil && ended != nil {
 		err = ended
 	}
 	switch {
 	case s.guessed && t.Failed() == nil && s.usable() == nil && (err != nil || t.Writes.Len() == 0):
-		return 0, errConflict
+		head, unsure := u.e.confirm(s, t)
+		if err = cmp.Or(unsure, err); err != nil {
+			return 0, err
+		}
+		return head, nil
 	case err != nil:
 		return 0, err
 	case t.Writes.Len() == 0:
 		return s.At()
 	}
-	return e.commit(s, t, lock)
+	return u.e.commit(s, t, lock)
+}
+
+// confirm returns the newest commit if at that revision all was as fn has read it,
+// and errConflict if not.
+func (e *Engine) confirm(s *snapshot, t *overlay.Txn) (head storage.Revision, err error) {
+	var resp *clientv3.TxnResponse
+	err = e.read(s.ctx, func(ctx context.Context) error {
+		resp, err = e.client.Txn(ctx).If(append(s.compares(&t.Reads), s.same())...).Then(clientv3.OpGet(e.head)).Commit()
+		return err
+	})
+	switch ended := s.usable(); {
+	case err != nil && ended != nil:
+		return 0, ended
+	case err != nil:
+		return 0, e.explain(err)
+	case !resp.Succeeded:
+		return 0, errConflict
+	}
+	return storage.Revision(resp.Responses[0].GetResponseRange().Kvs[0].ModRevision), nil
 }
 
 func (e *Engine) commit(s *snapshot, t *overlay.Txn, lock int64) (storage.Revision, error) {
@@ -173,17 +154,52 @@ func (e *Engine) commit(s *snapshot, t *overlay.Txn, lock int64) (storage.Revisi
 		ops = append(ops, clientv3.OpDelete(e.lock))
 	}
 	// The head goes last: a commit that a watch has told up to it is whole.
-	ops = append(ops, clientv3.OpPut(e.head, ""))
-	resp, err := e.write(append(s.compares(&t.Reads), free), ops)
-	if err != nil {
+	id := fmt.Sprintf("%x.%d", e.self, e.commits.Add(1))
+	ops = append(ops, clientv3.OpPut(e.head, id))
+	before := max(s.head, int64(e.feed.Last()))
+	resp, err := e.write(append(s.compares(&t.Reads), free, s.same()), ops, clientv3.OpGet(e.head))
+	switch {
+	case errors.Is(err, storage.ErrFull):
+		return e.judgeFull(id, before, err)
+	case err != nil:
 		return 0, err
-	}
-	if !resp.Succeeded {
+	case !resp.Succeeded && len(resp.Responses[0].GetResponseRange().Kvs) == 0:
+		return 0, e.errGone()
+	case !resp.Succeeded:
 		return 0, errConflict
 	}
 	rev := storage.Revision(resp.Header.Revision)
 	e.recent.Told(storage.Commit{Revision: rev, Changes: changes})
 	return rev, nil
+}
+
+// judgeFull finds out what became of a commit that etcd answered with NOSPACE: it
+// says so both when it refuses a transaction and when it has run the one that used
+// the last of the space. The commit's id is looked for in what head has been since
+// before, a revision that it had earlier.
+func (e *Engine) judgeFull(id string, before int64, full error) (storage.Revision, error) {
+	ctx, cancel := e.bound(context.Background())
+	defer cancel()
+	for at := int64(0); ; { // 0 is now
+		var value string
+		var found int64
+		err := e.read(ctx, func(ctx context.Context) error {
+			resp, err := e.client.Get(ctx, e.head, clientv3.WithRev(at))
+			if err == nil && len(resp.Kvs) > 0 {
+				value, found = string(resp.Kvs[0].Value), resp.Kvs[0].ModRevision
+			}
+			return err
+		})
+		switch {
+		case err != nil:
+			return 0, fmt.Errorf("%w: %v, and what became of it cannot be read: %v", storage.ErrUncertain, full, err)
+		case value == id:
+			return storage.Revision(found), nil
+		case found <= before:
+			return 0, full
+		}
+		at = found - 1
+	}
 }
 
 func (e *Engine) puts(changes []storage.Change) []clientv3.Op {

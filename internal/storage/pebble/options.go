@@ -26,11 +26,12 @@ var Kind = storage.Kind{
 	Doc: "Embedded storage in one directory, for one server. " +
 		"path: the directory, made when absent. " +
 		"cache_size: memory for blocks read from disk, such as 160MiB (the default).",
-	Open: func(ctx context.Context, settings map[string]string) (storage.Engine, error) {
+	Open: func(ctx context.Context, settings map[string]string, log *slog.Logger) (storage.Engine, error) {
 		o, err := parse(settings)
 		if err != nil {
 			return nil, err
 		}
+		o.Logger = log
 		return Open(ctx, o)
 	},
 }

@@ -152,7 +152,7 @@ func TestSettings(t *testing.T) {
 		{map[string]string{"path": "/x", "cache_size": "99999999999GiB"}, "cache_size"},
 	}
 	for _, tt := range tests {
-		if _, err := Kind.Open(context.Background(), tt.settings); err == nil || !strings.Contains(err.Error(), tt.want) {
+		if _, err := Kind.Open(context.Background(), tt.settings, quiet); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%v: %v", tt.settings, err)
 		}
 	}
@@ -162,7 +162,7 @@ func TestSettings(t *testing.T) {
 			t.Errorf("%q: %d, %v", text, o.CacheSize, err)
 		}
 	}
-	e, err := Kind.Open(context.Background(), map[string]string{"path": t.TempDir(), "cache_size": "8MiB"})
+	e, err := Kind.Open(context.Background(), map[string]string{"path": t.TempDir(), "cache_size": "8MiB"}, quiet)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -28,6 +28,7 @@ const (
 	stateUniqueViolation  = "23505"
 	stateDenied           = "42501"
 	stateDuplicateTable   = "42P07"
+	stateDuplicateType    = "42710" // of a table's rows: the table is being made
 	stateUndefinedTable   = "42P01"
 	stateUndefinedColumn  = "42703"
 	stateInvalidCatalog   = "3D000"

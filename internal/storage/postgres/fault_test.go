@@ -7,8 +7,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"strconv"
-	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -48,36 +46,15 @@ func TestManyWriters(t *testing.T) {
 	t.Parallel()
 	url := postgrestest.Start(t).Database(t)
 	nodes := []storage.Engine{node(t, Options{URL: url, RequestTimeout: 20 * time.Second}), node(t, Options{URL: url, RequestTimeout: 20 * time.Second})}
-	const writers = 1000
-	var wg sync.WaitGroup
-	var runs atomic.Int64
-	start := time.Now()
-	for id := range writers {
-		wg.Go(func() {
-			_, err := nodes[id%2].Update(context.Background(), func(tx storage.Txn) error {
-				runs.Add(1)
-				text, err := value(tx, "n")
-				n, _ := strconv.Atoi(text) // "" is 0
-				return errors.Join(err, tx.Put("n", []byte(strconv.Itoa(n+1))))
-			})
-			if err != nil {
-				t.Errorf("writer %d: %v", id, err)
-			}
-		})
-	}
-	wg.Wait()
-	took := time.Since(start)
-	var got string
-	if err := nodes[0].View(context.Background(), func(r storage.Reader) (err error) { got, err = value(r, "n"); return err }); err != nil {
-		t.Fatal(err)
-	}
-	if got != strconv.Itoa(writers) {
-		t.Errorf("%d increments made %s", writers, got)
-	}
-	t.Logf("check-and-set writers of one key: %d, ended in %v, runs of their functions: %d", writers, took.Round(time.Millisecond), runs.Load())
-	if runs.Load() > 3*writers {
-		t.Errorf("the functions ran %d times", runs.Load())
-	}
+	storagetest.Writers(t, nodes, 1000, 3)
+}
+
+// TestLongUpdate: an Update that reads many rows ends although others commit all
+// the time, on this node and another.
+func TestLongUpdate(t *testing.T) {
+	t.Parallel()
+	url := postgrestest.Start(t).Database(t)
+	storagetest.Long(t, []storage.Engine{node(t, Options{URL: url}), node(t, Options{URL: url})}, 240, time.Minute)
 }
 
 // TestFeedOrder: while many write on two nodes and commits are held up at
@@ -87,8 +64,8 @@ func TestFeedOrder(t *testing.T) {
 	url := postgrestest.Start(t).Database(t)
 	gate := func() { time.Sleep(time.Duration(rand.IntN(8)) * time.Millisecond) }
 	nodes := []storage.Engine{node(t, Options{URL: url, gate: gate}), node(t, Options{URL: url, gate: gate}), node(t, Options{URL: url})}
-	tr := &trial{nodes: nodes, clients: 24, keys: 12}
-	tr.run(t, func() { tr.more(t, rounds(1000)) })
+	tr := &storagetest.Trial{Nodes: nodes, Clients: 24, Keys: 12}
+	tr.Run(t, func() { tr.More(t, storagetest.Rounds(1000)) })
 }
 
 // TestKillServer kills PostgreSQL under load, and starts it again.
@@ -97,11 +74,11 @@ func TestKillServer(t *testing.T) {
 	server := postgrestest.Start(t)
 	url := server.Database(t)
 	nodes := []storage.Engine{node(t, Options{URL: url, RequestTimeout: testTimeout}), node(t, Options{URL: url, RequestTimeout: testTimeout})}
-	tr := &trial{nodes: nodes, clients: 12, keys: 16, pause: time.Millisecond}
-	kills := rounds(5)
-	tr.run(t, func() {
+	tr := &storagetest.Trial{Nodes: nodes, Clients: 12, Keys: 16, Pause: time.Millisecond}
+	kills := storagetest.Rounds(5)
+	tr.Run(t, func() {
 		for range kills {
-			tr.more(t, 80+rand.IntN(80))
+			tr.More(t, 80+rand.IntN(80))
 			server.Kill(t)
 			server.Restart(t)
 		}
@@ -110,14 +87,22 @@ func TestKillServer(t *testing.T) {
 	check(t, tr, 80*kills)
 }
 
+// TestOutage: PostgreSQL is away for long.
+func TestOutage(t *testing.T) {
+	t.Parallel()
+	server := postgrestest.Start(t)
+	e := node(t, Options{URL: server.Database(t), RequestTimeout: testTimeout})
+	storagetest.Outage(t, e, func() { server.Kill(t) }, func() { server.Restart(t) })
+}
+
 // check wants enough writes to prove something, and no call that hangs.
-func check(t *testing.T, tr *trial, writes int) {
+func check(t *testing.T, tr *storagetest.Trial, writes int) {
 	t.Helper()
-	if tr.counts["written"] < writes {
-		t.Errorf("only %d writes", tr.counts["written"])
+	if tr.Count("written") < writes {
+		t.Errorf("only %d writes", tr.Count("written"))
 	}
-	if most := 2*testTimeout + 2*time.Second; tr.longest > most {
-		t.Errorf("a call took %v", tr.longest)
+	if most := 2*testTimeout + 2*time.Second; tr.Longest() > most {
+		t.Errorf("a call took %v", tr.Longest())
 	}
 }
 
@@ -130,11 +115,11 @@ func TestCuts(t *testing.T) {
 	l := storagetest.NewProxy(t, address(server))
 	through := server.URLAt(l.Addr(), database(t, direct))
 	nodes := []storage.Engine{node(t, Options{URL: through, RequestTimeout: testTimeout}), node(t, Options{URL: direct, RequestTimeout: testTimeout})}
-	tr := &trial{nodes: nodes, clients: 12, keys: 16, pause: time.Millisecond}
-	cuts := rounds(40)
-	tr.run(t, func() {
+	tr := &storagetest.Trial{Nodes: nodes, Clients: 12, Keys: 16, Pause: time.Millisecond}
+	cuts := storagetest.Rounds(40)
+	tr.Run(t, func() {
 		for range cuts {
-			tr.more(t, 10+rand.IntN(20))
+			tr.More(t, 10+rand.IntN(20))
 			l.Drop()
 		}
 	})
@@ -151,21 +136,9 @@ func TestPartition(t *testing.T) {
 	l := storagetest.NewProxy(t, address(server))
 	through := server.URLAt(l.Addr(), database(t, direct))
 	nodes := []storage.Engine{node(t, Options{URL: through, RequestTimeout: testTimeout}), node(t, Options{URL: direct, RequestTimeout: testTimeout})}
-	tr := &trial{nodes: nodes, clients: 8, keys: 32, pause: 10 * time.Millisecond}
-	stalls := rounds(2)
-	tr.run(t, func() {
-		for range stalls {
-			l.Stall()
-			time.Sleep(2 * testTimeout)
-			l.Heal()
-			tr.more(t, 60)
-		}
-	})
-	t.Logf("partitions: %d of %v each", stalls, 2*testTimeout)
-	check(t, tr, 100*stalls)
-	if tr.counts["unavailable"] == 0 {
-		t.Error("nobody noticed the partition")
-	}
+	tr := &storagetest.Trial{Nodes: nodes, Clients: 8, Keys: 32, Pause: 10 * time.Millisecond}
+	storagetest.Partition(t, tr, l, 2*testTimeout)
+	check(t, tr, storagetest.Rounds(200))
 }
 
 // TestSlowServer stops the server's processes for some time.
@@ -174,14 +147,14 @@ func TestSlowServer(t *testing.T) {
 	server := postgrestest.Start(t)
 	url := server.Database(t)
 	nodes := []storage.Engine{node(t, Options{URL: url, RequestTimeout: testTimeout}), node(t, Options{URL: url, RequestTimeout: testTimeout})}
-	tr := &trial{nodes: nodes, clients: 12, keys: 16, pause: time.Millisecond}
+	tr := &storagetest.Trial{Nodes: nodes, Clients: 12, Keys: 16, Pause: time.Millisecond}
 	pauses := []time.Duration{300 * time.Millisecond, 900 * time.Millisecond, 2500 * time.Millisecond}
-	tr.run(t, func() {
+	tr.Run(t, func() {
 		for _, d := range pauses {
 			server.Signal(syscall.SIGSTOP)
 			time.Sleep(d)
 			server.Signal(syscall.SIGCONT)
-			tr.more(t, 60)
+			tr.More(t, 60)
 		}
 	})
 	t.Logf("pauses of the server: %v", pauses)
@@ -198,20 +171,20 @@ func TestFailover(t *testing.T) {
 	hosts := address(primary) + "," + address(replica)
 	url := primary.URLAt(hosts, "postgres")
 	nodes := []storage.Engine{node(t, Options{URL: url, RequestTimeout: testTimeout}), node(t, Options{URL: url, RequestTimeout: testTimeout})}
-	tr := &trial{nodes: nodes, clients: 12, keys: 16, pause: time.Millisecond}
+	tr := &storagetest.Trial{Nodes: nodes, Clients: 12, Keys: 16, Pause: time.Millisecond}
 	var promoted, away time.Duration
-	tr.run(t, func() {
-		tr.more(t, 100)
+	tr.Run(t, func() {
+		tr.More(t, 100)
 		start := time.Now()
 		primary.Kill(t)
 		replica.Promote(t)
 		promoted = time.Since(start)
-		eventually(t, func() error {
+		storagetest.Eventually(t, func() error {
 			_, err := nodes[0].Update(context.Background(), func(tx storage.Txn) error { return tx.Put("after", nil) })
 			return err
 		})
 		away = time.Since(start)
-		tr.more(t, 60)
+		tr.More(t, 60)
 	})
 	t.Logf("failover: promoted after %v, writes again after %v", promoted.Round(time.Millisecond), away.Round(time.Millisecond))
 	check(t, tr, 100)
@@ -221,7 +194,7 @@ func waitSync(t *testing.T, s *postgrestest.Server) {
 	t.Helper()
 	ctx := context.Background()
 	e := node(t, Options{URL: s.URL("postgres"), Table: "probe", RequestTimeout: 10 * time.Second})
-	eventually(t, func() error {
+	storagetest.Eventually(t, func() error {
 		var n int
 		err := e.(*Engine).pool.QueryRow(ctx, "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'").Scan(&n)
 		if err == nil && n != 1 {

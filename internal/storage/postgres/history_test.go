@@ -12,7 +12,10 @@ import (
 
 	"github.com/cofferhq/coffer/internal/storage"
 	"github.com/cofferhq/coffer/internal/storage/postgres/postgrestest"
+	"github.com/cofferhq/coffer/internal/storage/storagetest"
 )
+
+var errEnough = errors.New("enough")
 
 func put(t testing.TB, e storage.Engine, key, text string) storage.Revision {
 	t.Helper()
@@ -47,12 +50,12 @@ func TestLateWatch(t *testing.T) {
 			got = append(got, c.Revision)
 		}
 		if len(got) == 400 {
-			return errKept
+			return errEnough
 		}
 		return nil
 	})
 	writing.Wait()
-	if !errors.Is(err, errKept) || fmt.Sprint(got) != fmt.Sprint(want) {
+	if !errors.Is(err, errEnough) || fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("%v: told %v, committed %v", err, got, want)
 	}
 }
@@ -69,7 +72,7 @@ func TestPrune(t *testing.T) {
 	middle := put(t, e, "k", "3")
 	time.Sleep(1100 * time.Millisecond)
 	put(t, e, "k", "4")
-	eventually(t, func() error {
+	storagetest.Eventually(t, func() error {
 		var n int
 		err := e.pool.QueryRow(context.Background(), "SELECT count(*) FROM coffer_changes").Scan(&n)
 		if err == nil && n > 1 {
@@ -78,8 +81,8 @@ func TestPrune(t *testing.T) {
 		return err
 	})
 	other := node(t, Options{URL: url})
-	for from, want := range map[storage.Revision]error{begin: storage.ErrHistoryGone, middle - 1: storage.ErrHistoryGone, middle: errKept} {
-		err := other.Watch(context.Background(), "", from, func(storage.Commit) error { return errKept })
+	for from, want := range map[storage.Revision]error{begin: storage.ErrHistoryGone, middle - 1: storage.ErrHistoryGone, middle: errEnough} {
+		err := other.Watch(context.Background(), "", from, func(storage.Commit) error { return errEnough })
 		if !errors.Is(err, want) {
 			t.Errorf("a watch from %d: %v, want %v", from, err, want)
 		}
@@ -97,7 +100,7 @@ func TestReplacedHistory(t *testing.T) {
 		put(t, old, fmt.Sprintf("k/%d", i), "old")
 	}
 	ended := make(chan error, 1)
-	from := head(t, old)
+	from := storagetest.Head(t, old)
 	go func() {
 		ended <- old.Watch(context.Background(), "", from, func(storage.Commit) error { return nil })
 	}()
@@ -106,7 +109,7 @@ func TestReplacedHistory(t *testing.T) {
 	go func() {
 		first := true
 		_, err := old.Update(context.Background(), func(tx storage.Txn) error {
-			text, err := value(tx, "k/9")
+			text, err := storagetest.Value(tx, "k/9")
 			if first {
 				first = false
 				close(inside)
@@ -132,7 +135,7 @@ func TestReplacedHistory(t *testing.T) {
 		t.Fatal(err)
 	}
 	err := old.View(context.Background(), func(r storage.Reader) error {
-		saw, err := value(r, "saw")
+		saw, err := storagetest.Value(r, "saw")
 		if saw != "new9" {
 			t.Errorf("an Update took effect after reading %q", saw)
 		}
@@ -192,7 +195,7 @@ func TestStuckFunction(t *testing.T) {
 
 func get(t testing.TB, e storage.Engine, key string) (text string) {
 	t.Helper()
-	err := e.View(context.Background(), func(r storage.Reader) (err error) { text, err = value(r, key); return err })
+	err := e.View(context.Background(), func(r storage.Reader) (err error) { text, err = storagetest.Value(r, key); return err })
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/cofferhq/coffer/internal/storage"
@@ -34,6 +36,9 @@ func Open(ctx context.Context, o Options) (_ *Engine, err error) {
 		return nil, err
 	}
 	e := &Engine{o: o, log: o.Logger, sql: newStatements(o.Table), config: config.ConnConfig.Copy(), prune: make(chan struct{}, 1)}
+	if host, how := unproven(e.config); host != "" {
+		e.log.Warn("the way to PostgreSQL is open to whoever is on it; put sslmode=verify-full and sslrootcert into connection_url", "host", host, "now", how)
+	}
 	e.ctx, e.stop = context.WithCancel(context.Background())
 	head, err := e.prepare(ctx)
 	if err != nil {
@@ -50,6 +55,23 @@ func Open(ctx context.Context, o Options) (_ *Engine, err error) {
 	e.tasks.Go(e.feed.run)
 	e.tasks.Go(e.keepPruning)
 	return e, nil
+}
+
+// unproven returns a host, not on this machine, to which a connection may be made
+// that does not prove who it is, and how.
+func unproven(c *pgx.ConnConfig) (host, how string) {
+	ways := []*pgconn.FallbackConfig{{Host: c.Host, TLSConfig: c.TLSConfig}}
+	for _, w := range append(ways, c.Fallbacks...) {
+		ip := net.ParseIP(w.Host)
+		switch {
+		case strings.HasPrefix(w.Host, "/"), w.Host == "localhost", ip != nil && ip.IsLoopback():
+		case w.TLSConfig == nil:
+			return w.Host, "TLS is not used, or not always"
+		case w.TLSConfig.InsecureSkipVerify && w.TLSConfig.VerifyPeerCertificate == nil:
+			return w.Host, "its certificate is not verified"
+		}
+	}
+	return "", ""
 }
 
 // prepare checks the server and the tables, and returns the head.
@@ -191,12 +213,13 @@ func (e *Engine) migrate(ctx context.Context, conn *pgx.Conn) error {
 		if err == nil || ctx.Err() != nil {
 			continue
 		}
-		if !hasState(err, stateUniqueViolation) && !hasState(err, stateDuplicateTable) && classify(err) != again {
+		taken := hasState(err, stateDuplicateTable) || hasState(err, stateDuplicateType)
+		if !taken && !hasState(err, stateUniqueViolation) && classify(err) != again {
 			return err
 		}
 		// Another node did it at the same time, if the next look finds it done.
 		after, _, lookErr := e.readFormat(ctx, conn)
-		if lookErr == nil && after <= have && !hasState(err, stateUniqueViolation) && classify(err) != again {
+		if lookErr == nil && after <= have && taken {
 			return notOurs(e.o.Table+"_...", err)
 		}
 	}

@@ -31,11 +31,12 @@ var Kind = storage.Kind{
 		"request_timeout: after how long without an answer the database counts as away (5s). " +
 		"history: how long changes are kept for other servers that were away (1h). " +
 		"history_size: how many bytes of changes are kept at most (64MiB).",
-	Open: func(ctx context.Context, settings map[string]string) (storage.Engine, error) {
+	Open: func(ctx context.Context, settings map[string]string, log *slog.Logger) (storage.Engine, error) {
 		o, err := parse(settings, os.Getenv)
 		if err != nil {
 			return nil, err
 		}
+		o.Logger = log
 		return open(ctx, o)
 	},
 }

@@ -2,7 +2,6 @@ package postgres
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -50,45 +49,13 @@ func location(s *postgrestest.Server) string {
 	return fmt.Sprintf("%s store%d", s.URL("postgres"), stores.Add(1))
 }
 
-// pair is two nodes on one store; calls go to the one and the other in turn.
-type pair struct {
-	nodes [2]storage.Engine
-	calls atomic.Int64
-}
-
-func (p *pair) next() storage.Engine { return p.nodes[p.calls.Add(1)%2] }
-
-func (p *pair) View(ctx context.Context, fn func(storage.Reader) error) error {
-	return p.next().View(ctx, fn)
-}
-
-func (p *pair) Update(ctx context.Context, fn func(storage.Txn) error) (storage.Revision, error) {
-	return p.next().Update(ctx, fn)
-}
-
-func (p *pair) Watch(ctx context.Context, prefix string, from storage.Revision, fn func(storage.Commit) error) error {
-	return p.next().Watch(ctx, prefix, from, fn)
-}
-
-func (p *pair) Close() error { return errors.Join(p.nodes[0].Close(), p.nodes[1].Close()) }
-
 // TestTwoNodes: what holds on one node holds on two.
 func TestTwoNodes(t *testing.T) {
 	server := postgrestest.Start(t)
 	storagetest.Run(t, storagetest.Options{
 		New: func(testing.TB) storagetest.Opener {
 			at := location(server)
-			return func() (storage.Engine, error) {
-				var p pair
-				for i := range p.nodes {
-					e, err := openAt(at)
-					if err != nil {
-						return nil, err
-					}
-					p.nodes[i] = e
-				}
-				return &p, nil
-			}
+			return storagetest.Pair(func() (storage.Engine, error) { return openAt(at) })
 		},
 		Persistent: true,
 		Keys:       50_000,

@@ -17,6 +17,7 @@ import (
 
 	"github.com/cofferhq/coffer/internal/storage"
 	"github.com/cofferhq/coffer/internal/storage/postgres/postgrestest"
+	"github.com/cofferhq/coffer/internal/storage/storagetest"
 )
 
 // tables counts what there is in the public schema of a database.
@@ -183,7 +184,7 @@ func TestTogether(t *testing.T) {
 	t.Parallel()
 	server := postgrestest.Start(t)
 	const starts = 8
-	for round := range rounds(5) {
+	for round := range storagetest.Rounds(5) {
 		url := server.Database(t)
 		var wg sync.WaitGroup
 		for id := range starts {
@@ -212,7 +213,7 @@ func TestTogether(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	t.Logf("starts at the same time: %d times %d nodes", rounds(5), starts)
+	t.Logf("starts at the same time: %d times %d nodes", storagetest.Rounds(5), starts)
 }
 
 // TestFullDisk: a full disk refuses writes by name, leaves reads alone, and
@@ -248,7 +249,7 @@ func TestFullDisk(t *testing.T) {
 		}
 	}
 	err = e.View(context.Background(), func(r storage.Reader) error {
-		last, err := value(r, "last")
+		last, err := storagetest.Value(r, "last")
 		if last != fmt.Sprintf("k%d", written-1) {
 			t.Errorf("the last write is %s, acknowledged was k%d", last, written-1)
 		}
@@ -262,7 +263,7 @@ func TestFullDisk(t *testing.T) {
 		t.Error(err)
 	}
 	server.Exec(t, database(t, url), "DROP TABLE ballast")
-	eventually(t, func() error { return put("after") })
+	storagetest.Eventually(t, func() error { return put("after") })
 	t.Logf("full disks: 1, written before: %d, refused: %d", written, refused)
 }
 
@@ -319,5 +320,26 @@ func TestSettings(t *testing.T) {
 			t.Errorf("from the environment: %q, %v", o.URL, err)
 		}
 		env["COFFER_PG_CONNECTION_URL"] = "postgres://c@h/d"
+	}
+}
+
+// TestOpenWay: a way to a server on another machine that proves nothing is warned of.
+func TestOpenWay(t *testing.T) {
+	for url, warned := range map[string]bool{
+		"postgres://u@192.0.2.1/d":                                    true, // sslmode=prefer
+		"postgres://u@192.0.2.1/d?sslmode=disable":                    true,
+		"postgres://u@192.0.2.1/d?sslmode=require":                    true,
+		"postgres://u@192.0.2.1/d?sslmode=verify-full":                false,
+		"postgres://u@127.0.0.1,192.0.2.1/d?sslmode=disable":          true,
+		"postgres://u@192.0.2.1,192.0.2.2:5433/d?sslmode=verify-full": false,
+		"postgres://u@127.0.0.1:1/d":                                  false,
+		"postgres://u@localhost:1/d?sslmode=disable":                  false,
+		"host=/nowhere user=u dbname=d":                               false,
+	} {
+		var log bytes.Buffer
+		_, err := open(context.Background(), Options{URL: url, RequestTimeout: 100 * time.Millisecond, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		if err == nil || strings.Contains(log.String(), "sslmode=verify-full") != warned {
+			t.Errorf("%s: %v, the operator was told %q", url, err, log.String())
+		}
 	}
 }

@@ -16,7 +16,7 @@ import (
 // testPowerCut cuts the power under load, again and again, and looks each time
 // for what was told before. Some rounds cut the power again on what was left.
 func testPowerCut(t *testing.T, o Options) {
-	cuts := rounds(60)
+	cuts := Rounds(60)
 	total := map[string]int{}
 	rng := rand.New(rand.NewPCG(3, 4))
 	var disk *Disk
@@ -248,7 +248,7 @@ func testSlowOrder(t *testing.T, disk *Disk, e storage.Engine, from storage.Revi
 // was acknowledged before is there when the store is opened again.
 func testBrokenDisk(t *testing.T, o Options) {
 	lost := 0
-	for round := range rounds(10) {
+	for round := range Rounds(10) {
 		disk := o.Disk(uint64(round))
 		e := openFor(t, disk.Open)
 		put(t, e, "k", "before")
@@ -284,5 +284,5 @@ func testBrokenDisk(t *testing.T, o Options) {
 		}
 		lost += before.counts["acknowledged"]
 	}
-	t.Logf("broken disks: %d, acknowledged writes checked: %d", rounds(10), lost)
+	t.Logf("broken disks: %d, acknowledged writes checked: %d", Rounds(10), lost)
 }

@@ -45,7 +45,7 @@ func Main(openAt func(location string) (storage.Engine, error)) {
 func testKill(t *testing.T, o Options) {
 	location := o.Location(t)
 	total := map[string]int{}
-	kills := rounds(15)
+	kills := Rounds(15)
 	rng := rand.New(rand.NewPCG(1, 2))
 	for round := range kills {
 		told := killOne(t, location, 20*time.Millisecond+time.Duration(rng.IntN(250))*time.Millisecond)

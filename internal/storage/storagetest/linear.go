@@ -23,8 +23,9 @@ type call struct {
 }
 
 type reply struct {
-	value string // get and scan: "" for none
-	ok    bool   // cas: the value was as expected
+	value   string // get and scan: "" for none
+	ok      bool   // cas: the value was as expected
+	unknown bool   // nobody was told how it ended
 }
 
 // register is a key that holds a value, "" for none.
@@ -50,7 +51,12 @@ var register = porcupine.Model{
 		case "delete":
 			return true, ""
 		case "cas":
-			if out.ok {
+			switch {
+			case out.unknown && now == in.old:
+				return true, in.value
+			case out.unknown:
+				return true, now
+			case out.ok:
 				return now == in.old, in.value
 			}
 			return now != in.old, now
@@ -66,7 +72,7 @@ var register = porcupine.Model{
 func testLinearizable(t *testing.T, o Options) {
 	e := open(t, o)
 	total := 0
-	for round := range rounds(3) {
+	for round := range Rounds(3) {
 		history := record(t, e, uint64(round), 8, 60)
 		total += len(history)
 		result, info := porcupine.CheckOperationsVerbose(register, history, time.Minute)
@@ -95,7 +101,7 @@ func record(t *testing.T, e storage.Engine, seed uint64, clients, each int) []po
 				}
 				in.old = seen[in.key]
 				began := time.Since(start)
-				out, err := perform(e, in)
+				out, _, err := attempt(e, in)
 				ended := time.Since(start)
 				if err != nil {
 					t.Error(err)
@@ -116,7 +122,7 @@ func record(t *testing.T, e storage.Engine, seed uint64, clients, each int) []po
 	return history
 }
 
-func perform(e storage.Engine, in call) (out reply, err error) {
+func attempt(e storage.Engine, in call) (out reply, rev storage.Revision, err error) {
 	ctx := context.Background()
 	switch in.op {
 	case "get":
@@ -133,11 +139,11 @@ func perform(e storage.Engine, in call) (out reply, err error) {
 			return err
 		})
 	case "put":
-		_, err = e.Update(ctx, func(tx storage.Txn) error { return tx.Put(in.key, []byte(in.value)) })
+		rev, err = e.Update(ctx, func(tx storage.Txn) error { return tx.Put(in.key, []byte(in.value)) })
 	case "delete":
-		_, err = e.Update(ctx, func(tx storage.Txn) error { return tx.Delete(in.key) })
+		rev, err = e.Update(ctx, func(tx storage.Txn) error { return tx.Delete(in.key) })
 	case "cas":
-		_, err = e.Update(ctx, func(tx storage.Txn) error {
+		rev, err = e.Update(ctx, func(tx storage.Txn) error {
 			now, _, err := read(tx, in.key)
 			if err != nil {
 				return err
@@ -152,5 +158,5 @@ func perform(e storage.Engine, in call) (out reply, err error) {
 			err = nil
 		}
 	}
-	return out, err
+	return out, rev, err
 }

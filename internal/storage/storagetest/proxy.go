@@ -2,6 +2,7 @@ package storagetest
 
 import (
 	"net"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -68,7 +69,7 @@ func (p *Proxy) Drop() { p.set(p.hangUp) }
 // Heal ends what Stall, Cut and Delay began. What Stall held back goes on.
 func (p *Proxy) Heal() { p.set(func() { p.stall, p.apart, p.delay = false, false, 0 }) }
 
-// Delay holds each piece that is read back for d, in both directions.
+// Delay has every byte arrive d later, in both directions.
 func (p *Proxy) Delay(d time.Duration) { p.set(func() { p.delay = d }) }
 
 func (p *Proxy) set(fn func()) {
@@ -128,35 +129,57 @@ func (p *Proxy) forget(c net.Conn) {
 	delete(p.conns, c)
 }
 
-// carry copies from one connection to the other until either ends.
-func (p *Proxy) carry(from, to net.Conn) {
-	defer from.Close()
-	defer to.Close()
-	buf := make([]byte, 32<<10)
-	for {
-		n, err := from.Read(buf)
-		if n > 0 {
-			if !p.pass(from) {
-				return
-			}
-			if _, err := to.Write(buf[:n]); err != nil {
-				return
-			}
-		}
-		if err != nil {
-			return
-		}
-	}
+// piece is what one read gave, and when it may go on.
+type piece struct {
+	bytes []byte
+	due   time.Time
 }
 
-// pass waits while the way is stalled or slow; false ends the connection c.
-func (p *Proxy) pass(c net.Conn) bool {
-	p.mu.Lock()
-	delay := p.delay
-	p.mu.Unlock()
-	if delay > 0 {
-		time.Sleep(delay)
+// maxOnTheWay is how many pieces one direction of a slow way holds.
+const maxOnTheWay = 1024
+
+// carry copies from one connection to the other until either ends.
+func (p *Proxy) carry(from, to net.Conn) {
+	defer to.Close()
+	way := make(chan piece, maxOnTheWay)
+	var reading sync.WaitGroup
+	reading.Go(func() {
+		defer close(way)
+		for buf := make([]byte, 32<<10); ; {
+			n, err := from.Read(buf)
+			if n > 0 {
+				way <- piece{bytes: slices.Clone(buf[:n]), due: time.Now().Add(p.late())}
+			}
+			if err != nil {
+				return
+			}
+		}
+	})
+	broken := false
+	for piece := range way {
+		if broken {
+			continue // until the reader has seen that its connection is closed
+		}
+		time.Sleep(time.Until(piece.due))
+		if broken = !p.pass(from); !broken {
+			_, err := to.Write(piece.bytes)
+			broken = err != nil
+		}
+		if broken {
+			_ = from.Close()
+		}
 	}
+	reading.Wait()
+}
+
+func (p *Proxy) late() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.delay
+}
+
+// pass waits while the way is stalled; false ends the connection c.
+func (p *Proxy) pass(c net.Conn) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for p.stall && !p.apart && !p.done {

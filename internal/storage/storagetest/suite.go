@@ -94,8 +94,8 @@ func Run(t *testing.T, o Options) {
 	}
 }
 
-// rounds returns n, or many times n in a soak.
-func rounds(n int) int {
+// Rounds returns n, or many times n in a soak.
+func Rounds(n int) int {
 	if os.Getenv("COFFER_SOAK") == "1" {
 		return 20 * n
 	}
@@ -176,6 +176,12 @@ func read(r storage.Reader, key string) (string, bool, error) {
 		return "", false, nil
 	}
 	return string(value), err == nil, err
+}
+
+// Value returns the value of key, "" where there is none.
+func Value(r storage.Reader, key string) (string, error) {
+	text, _, err := read(r, key)
+	return text, err
 }
 
 // view runs fn in a View that must succeed.

@@ -212,13 +212,54 @@ func TestSystem(t *testing.T) {
 	must(t, c.Unmount("crew"))
 }
 
+func TestNamespaces(t *testing.T) {
+	t.Parallel()
+	client := connect(t, apptest.Start(t, ""))
+	sys := client.Sys()
+	made, err := sys.CreateNamespace("team", &api.CreateNamespaceInput{CustomMetadata: map[string]string{"owner": "web"}})
+	must(t, err)
+	if made.ID == "" || made.UUID == "" || made.Path != "team/" {
+		t.Errorf("made: %+v", made)
+	}
+	inner := client.WithNamespace("team")
+	_, err = inner.Sys().CreateNamespace("dev", nil)
+	must(t, err)
+	must(t, inner.Sys().Mount("kv", &api.MountInput{Type: "kv-v2"}))
+	_, err = inner.KVv2("kv").Put(t.Context(), "app", map[string]any{"k": "inside"})
+	must(t, err)
+	_, err = client.KVv2("kv").Get(t.Context(), "app")
+	if !errors.Is(err, api.ErrSecretNotFound) {
+		refused(t, err, 404, "no handler for route")
+	}
+	patched, err := sys.PatchNamespace("team", &api.PatchNamespaceInput{CustomMetadata: map[string]any{"owner": nil, "floor": "2"}})
+	must(t, err)
+	equal(t, "metadata", patched.CustomMetadata, map[string]string{"floor": "2"})
+	read, err := sys.ReadNamespace("team")
+	must(t, err)
+	equal(t, "id", read.ID, made.ID)
+	list, err := sys.ListNamespaces()
+	must(t, err)
+	if len(list) != 1 || list["team/"] == nil || list["team/"].ID != made.ID {
+		t.Errorf("list: %+v", list)
+	}
+	_, err = sys.DeleteNamespace("team")
+	refused(t, err, 400, "team/dev")
+	deleted, err := inner.Sys().DeleteNamespace("dev")
+	must(t, err)
+	equal(t, "status", deleted.Status, "in-progress")
+	_, err = sys.DeleteNamespace("team")
+	must(t, err)
+	_, err = inner.KVv2("kv").Get(t.Context(), "app")
+	if err == nil {
+		t.Error("a secret of a deleted namespace is read")
+	}
+}
+
 // What OpenBao has and Coffer has not is refused with words.
 func TestRefusals(t *testing.T) {
 	t.Parallel()
 	client := connect(t, apptest.Start(t, ""))
-	_, err := client.Sys().CreateNamespace("team", &api.CreateNamespaceInput{})
-	refused(t, err, 404, "unsupported path")
-	_, err = client.Sys().RotateRootInit(&api.RotateInitRequest{})
+	_, err := client.Sys().RotateRootInit(&api.RotateInitRequest{})
 	refused(t, err, 404, "unsupported path")
 	_, err = client.KVv2("secret").Put(t.Context(), "a/b", map[string]any{})
 	must(t, err)

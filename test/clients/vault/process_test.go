@@ -2,7 +2,7 @@ package vault
 
 import (
 	"bufio"
-	"net"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cofferhq/coffer/internal/storage/storagetest"
 	"github.com/hashicorp/vault/api"
 )
 
@@ -23,10 +24,7 @@ func TestDevelopmentServer(t *testing.T) {
 	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", program, "../../../cmd/coffer").CombinedOutput(); err != nil {
 		t.Fatalf("build: %v %s", err, out)
 	}
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	address := free.Addr().String()
-	must(t, free.Close())
+	address := fmt.Sprint("127.0.0.1:", storagetest.FreePort(t))
 	server := exec.CommandContext(t.Context(), program, "server", "-dev", "-dev-root-token-id=root", "-dev-listen-address="+address)
 	server.Env = []string{"HOME=" + dir, "PATH=" + os.Getenv("PATH"), "TMPDIR=" + dir}
 	stdout, err := server.StdoutPipe()

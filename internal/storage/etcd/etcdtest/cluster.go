@@ -9,12 +9,10 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -22,6 +20,8 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+
+	"github.com/cofferhq/coffer/internal/storage/storagetest"
 )
 
 // Cluster is an etcd cluster on loopback.
@@ -86,7 +86,7 @@ func begin(t testing.TB, n int, debian bool, options []Option) *Cluster {
 		m := &Member{c: c, dir: filepath.Join(dir, fmt.Sprint(i)), debian: debian}
 		m.s = settings{
 			Name: fmt.Sprintf("m%d", i), Dir: filepath.Join(m.dir, "data"),
-			Client: "http://" + freeAddress(t), Peer: "http://" + freeAddress(t),
+			Client: "http://" + address(storagetest.FreePort(t)), Peer: "http://" + address(storagetest.FreePort(t)),
 			HeartbeatMS: 100, ElectionMS: 1000,
 		}
 		initial = append(initial, m.s.Name+"="+m.s.Peer)
@@ -293,19 +293,4 @@ func (m *Member) Stop() { _ = m.cmd.Process.Signal(syscall.SIGSTOP) }
 // Continue undoes Stop.
 func (m *Member) Continue() { _ = m.cmd.Process.Signal(syscall.SIGCONT) }
 
-var given sync.Map // addresses that freeAddress has given away
-
-func freeAddress(t testing.TB) string {
-	t.Helper()
-	for {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		address := l.Addr().String()
-		_ = l.Close()
-		if _, taken := given.LoadOrStore(address, true); !taken {
-			return address
-		}
-	}
-}
+func address(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }

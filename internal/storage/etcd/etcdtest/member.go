@@ -52,6 +52,7 @@ func serve(text []byte) error {
 	c.Name, c.Dir, c.InitialCluster, c.ClusterState = s.Name, s.Dir, s.Initial, embed.ClusterStateFlagNew
 	c.LogLevel, c.LogOutputs = "warn", []string{"stderr"}
 	c.QuotaBackendBytes = s.Quota
+	c.BcryptCost = 4 // the least: the race detector makes the usual take seconds
 	c.TickMs, c.ElectionMs = s.HeartbeatMS, s.ElectionMS
 	client, err := url.Parse(s.Client)
 	if err != nil {

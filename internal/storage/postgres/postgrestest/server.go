@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"os/user"
@@ -22,6 +21,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/cofferhq/coffer/internal/storage/storagetest"
 )
 
 const (
@@ -60,7 +61,7 @@ func prepare(t testing.TB, settings []string) *Server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &Server{dir: newDir(t), settings: settings, Port: freePort(t)}
+	s := &Server{dir: newDir(t), settings: settings, Port: storagetest.FreePort(t)}
 	t.Cleanup(func() { s.end(t) })
 	if err := copyTree(template, s.data()); err != nil {
 		t.Fatal(err)
@@ -109,7 +110,7 @@ func (s *Server) Replica(t testing.TB, name string, settings ...string) *Server 
 	// A replica whose primary is gone sleeps before it looks again, and before
 	// it sees that it was promoted: 5 s unless told otherwise.
 	settings = append([]string{"wal_retrieve_retry_interval=100ms"}, settings...)
-	r := &Server{dir: newDir(t), settings: settings, Port: freePort(t)}
+	r := &Server{dir: newDir(t), settings: settings, Port: storagetest.FreePort(t)}
 	out, err := asUser(exec.Command(program("pg_basebackup"), "-D", r.data(), "-R", "-X", "stream", "-c", "fast",
 		"-d", s.URL("postgres")+"&application_name="+name)).CombinedOutput()
 	if err != nil {
@@ -370,16 +371,6 @@ func newDir(t testing.TB) string {
 		t.Fatal(err)
 	}
 	return dir
-}
-
-func freePort(t testing.TB) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
 }
 
 // program finds one of PostgreSQL's programs, of the newest version installed.
