@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -79,6 +80,15 @@ func (o Options) beat() time.Duration {
 
 // takeover is how long it takes until a dead node's work is another's.
 func (o Options) takeover() time.Duration { return 5 * o.beat() }
+
+// patience is what a bound is wider by in real time, where the machine may have other
+// things to do; in a bubble bounds are exact.
+func (o Options) patience() time.Duration {
+	if o.Beat == 0 {
+		return 0
+	}
+	return 30 * time.Second
+}
 
 // cluster is a store and the nodes over it.
 type cluster struct {
@@ -260,6 +270,37 @@ func (c *cluster) await(bound time.Duration, ids []string) {
 			c.t.Fatalf("%d of %d jobs were not done within %v", missing, len(ids), bound)
 		}
 	}
+}
+
+// settles waits until wrong has nothing to say any more.
+func (c *cluster) settles(bound time.Duration, wrong func() string) {
+	c.t.Helper()
+	for end := time.Now().Add(bound + c.o.patience()); ; time.Sleep(c.o.beat() / 8) {
+		text := wrong()
+		if text == "" {
+			return
+		}
+		if !time.Now().Before(end) {
+			c.t.Errorf("after %v: %s", bound, text)
+			return
+		}
+	}
+}
+
+// holding waits until nodes hold so many shards, in any order.
+func (c *cluster) holding(bound time.Duration, want []int, nodes ...*node) {
+	c.t.Helper()
+	c.settles(bound, func() string {
+		var n []int
+		for _, node := range nodes {
+			n = append(n, node.q.Stats().Claims)
+		}
+		slices.Sort(n)
+		if slices.Equal(n, want) {
+			return ""
+		}
+		return fmt.Sprintf("%d nodes hold %v shards, want %v", len(nodes), n, want)
+	})
 }
 
 // once fails the test unless each job was done once, on time.

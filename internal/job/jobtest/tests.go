@@ -97,34 +97,16 @@ func testNodesComeAndGo(t *testing.T, o Options) {
 		for i, id := range ids {
 			c.schedule(a.q, time.Now().Add(span*time.Duration(i)/time.Duration(jobs)), id)
 		}
-		held := func(nodes ...*node) (n []int) {
-			for _, node := range nodes {
-				n = append(n, node.q.Stats().Claims)
-			}
-			return n
-		}
-		time.Sleep(o.takeover())
-		if n := held(a); n[0] != job.Shards {
-			t.Errorf("one node holds %v shards", n)
-		}
+		c.holding(o.takeover(), []int{job.Shards}, a)
 		b, d := c.add("b", c.open(), 0, c.count), newFaulty(c.open(), Die, 0, 0)
 		dying := c.add("d", d, 0, c.count)
-		time.Sleep(o.takeover())
-		if n := held(a, b, dying); n[0]+n[1]+n[2] != job.Shards || min(n[0], n[1], n[2]) != 5 {
-			t.Errorf("three nodes hold %v shards", n)
-		}
+		c.holding(o.takeover(), []int{5, 5, 6}, a, b, dying)
 		d.dead() // as kill -9 does: it gives nothing back
 		dying.end()
-		time.Sleep(2 * o.takeover())
-		if n := held(a, b); n[0] != 8 || n[1] != 8 {
-			t.Errorf("two nodes hold %v shards", n)
-		}
+		c.holding(2*o.takeover(), []int{8, 8}, a, b)
 		a.stop()
-		time.Sleep(2 * o.beat())
-		if n := held(b); n[0] != job.Shards {
-			t.Errorf("the node that is left holds %v shards", n)
-		}
-		c.await(span, ids)
+		c.holding(2*o.beat(), []int{job.Shards}, b)
+		c.await(span+o.patience(), ids)
 		c.stopAll()
 		c.once(ids)
 	})
@@ -161,7 +143,15 @@ func testChangedWhileDone(t *testing.T, o Options) {
 		before := c.effects(ids)
 		last := time.Now()
 		c.schedule(a.q, last, ids...)
-		time.Sleep(o.takeover() + 10*time.Second)
+		c.settles(o.takeover()+10*time.Second, func() string {
+			for id, e := range c.effects(ids) {
+				if !e.Due.Equal(last) {
+					return id + " was not done since it was last scheduled"
+				}
+			}
+			return ""
+		})
+		time.Sleep(o.takeover()) // for whoever would do one twice
 		for id, e := range c.effects(ids) {
 			c.right(id, e)
 			if e.Times > scheduled[id]+1 || e.Times < before[id].Times+1 || !e.Due.Equal(last) {
@@ -205,8 +195,20 @@ func testPoison(t *testing.T, o Options) {
 		ids := names(40)
 		c.schedule(a.q, time.Now().Add(-time.Hour), ids[:3]...)
 		c.schedule(a.q, time.Now(), ids[3:]...)
-		c.await(o.takeover()+5*time.Second, ids[3:])
-		time.Sleep(5 * time.Second)
+		c.await(o.takeover()+5*time.Second+o.patience(), ids[3:])
+		c.settles(5*time.Second, func() string {
+			failing, err := a.q.Failing(t.Context(), "", 10)
+			again := 0
+			for _, f := range failing {
+				if f.Tries >= 2 {
+					again++
+				}
+			}
+			if again == 3 {
+				return ""
+			}
+			return fmt.Sprintf("tried again and failing are %d of %d jobs: %v", again, len(failing), err)
+		})
 		failing, err := a.q.Failing(t.Context(), "", 10)
 		if err != nil || len(failing) != 3 {
 			t.Fatalf("failing: %+v, %v", failing, err)
@@ -239,13 +241,14 @@ func testWrongClock(t *testing.T, o Options) {
 		c := newCluster(t, o)
 		defer c.stopAll()
 		a := c.add("a", c.open(), 0, c.count)
-		c.add("fast", c.open(), 5*time.Minute, c.count)
-		c.add("slow", c.open(), -5*time.Minute, c.count)
+		fast := c.add("fast", c.open(), 5*time.Minute, c.count)
+		slow := c.add("slow", c.open(), -5*time.Minute, c.count)
+		c.holding(2*o.takeover(), []int{5, 5, 6}, a, fast, slow)
 		ids := names(100)
 		for i, id := range ids {
 			c.schedule(a.q, time.Now().Add(3*o.takeover()*time.Duration(i)/100), id)
 		}
-		c.await(6*o.takeover()+5*time.Second, ids)
+		c.await(6*o.takeover()+5*time.Second+o.patience(), ids)
 		for _, n := range c.nodes {
 			if s := n.q.Stats(); s.Ran < 10 {
 				t.Errorf("a node did %d jobs", s.Ran)
@@ -262,16 +265,17 @@ func testGivenBack(t *testing.T, o Options) {
 		c := newCluster(t, o)
 		defer c.stopAll()
 		a, b := c.add("a", c.open(), 0, c.count), c.add("b", c.open(), 0, c.count)
-		time.Sleep(2 * o.takeover())
+		c.holding(2*o.takeover(), []int{8, 8}, a, b)
 		a.stop()
 		ids := names(50)
 		c.schedule(b.q, time.Now(), ids...)
 		start := time.Now()
-		c.await(o.takeover(), ids)
-		if took := time.Since(start); took > 2*o.beat()+time.Second {
+		c.await(o.takeover()+o.patience(), ids)
+		if took := time.Since(start); took > 2*o.beat()+time.Second+o.patience() {
 			t.Errorf("it took %v", took)
 		}
-		if s := b.q.Stats(); s.Claims != job.Shards || s.Lost != 0 || s.Ran != 50 || s.Failed != 0 || s.Due != 0 {
+		c.holding(o.takeover(), []int{job.Shards}, b)
+		if s := b.q.Stats(); s.Lost != 0 && o.patience() == 0 || s.Ran != 50 || s.Failed != 0 || s.Due != 0 {
 			t.Errorf("%+v", s)
 		}
 		c.stopAll()
