@@ -17,6 +17,7 @@ import (
 	"github.com/cofferhq/coffer/internal/engine"
 	"github.com/cofferhq/coffer/internal/engine/database"
 	"github.com/cofferhq/coffer/internal/engine/kv"
+	"github.com/cofferhq/coffer/internal/engine/pki"
 	"github.com/cofferhq/coffer/internal/seal"
 	"github.com/cofferhq/coffer/internal/seal/keyfile"
 	"github.com/cofferhq/coffer/internal/seal/pkcs11"
@@ -54,6 +55,7 @@ var Engines = []*engine.Spec{
 	jwt.Kind.Spec(), jwt.OIDC.Spec(),
 	kubernetes.Kind.Spec(),
 	ldap.Kind().Spec(),
+	pki.Kind.Spec(),
 	spiffe.Kind.Spec(),
 	userpass.Kind().Spec(),
 }

@@ -273,7 +273,7 @@ func TestMountOfAPath(t *testing.T) {
 func TestCatalog(t *testing.T) {
 	s := ready(t)
 	out := s.data(t, "GET", "sys/plugins/catalog", "")
-	if !slices.Equal(names(out["secret"]), []string{"database", "kv"}) || !slices.Equal(names(out["auth"]), []string{"approle", "aws", "cert", "jwt", "kubernetes", "ldap", "oidc", "spiffe", "userpass"}) || len(names(out["database"])) != 0 || len(out["detailed"].([]any)) != 11 {
+	if !slices.Equal(names(out["secret"]), []string{"database", "kv", "pki"}) || !slices.Equal(names(out["auth"]), []string{"approle", "aws", "cert", "jwt", "kubernetes", "ldap", "oidc", "spiffe", "userpass"}) || len(names(out["database"])) != 0 || len(out["detailed"].([]any)) != 12 {
 		t.Errorf("%v", out)
 	}
 	if one := s.data(t, "GET", "sys/plugins/catalog/auth/userpass", ""); one["builtin"] != true || one["name"] != "userpass" {
