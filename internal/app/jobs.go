@@ -30,7 +30,9 @@ func (s *Server) openJobs(ctx context.Context, r *running, store *token.Store) (
 	}
 	if r.Leases, err = lease.Open(lease.Options{
 		Engine: s.barrier, Server: store.Lifetimes, Log: s.log, Record: s.recordLease,
-		Find: func(namespace, uuid string) (lease.Target, bool) { return r.Realms.Lender(namespace, uuid) },
+		Bounds:  func(l *lease.Lease) []lease.Bound { return r.Realms.LeaseBounds(r.Quotas, l) },
+		MaxHeld: func() int { c := r.Quotas.Config(); return c.Held() },
+		Find:    func(namespace, uuid string) (lease.Target, bool) { return r.Realms.Lender(namespace, uuid) },
 		Borrower: func(all storage.Reader, by route.Caller) (lease.Borrower, error) {
 			id, until, err := store.Borrower(storage.SubReader(all, tokenRows), by.TokenID, by.Token)
 			return lease.Borrower{Token: id, Until: until}, err
@@ -85,3 +87,19 @@ func (s *Server) jobFigures() (all []metrics.Jobs) {
 	}
 	return all
 }
+
+// leaseFigures counts the leases of all nodes.
+func (s *Server) leaseFigures() (metrics.Leases, bool) {
+	r := s.opened.Load()
+	if r == nil || s.getRunning() == nil {
+		return metrics.Leases{}, false
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), figuresPatience)
+	defer cancel()
+	f, err := r.Leases.Stats(ctx)
+	return metrics.Leases(f), err == nil
+}
+
+// figuresPatience is how long those who ask for metrics wait for a store that does not
+// answer.
+const figuresPatience = 2 * time.Second

@@ -117,6 +117,7 @@ func (s *Server) sources() metrics.Sources {
 		Caches:  s.cacheFigures,
 		Jobs:    s.jobFigures,
 		Quotas:  s.quotaFigures,
+		Leases:  s.leaseFigures,
 		Cluster: s.clusterFigures,
 		Audit: func() metrics.Audit {
 			st := s.audit.Stats()

@@ -78,6 +78,7 @@ type Lease struct {
 	Renewable bool            `json:"renewable,omitempty"`
 	Data      json.RawMessage `json:"data,omitempty"` // for the engine
 	Ending    *Ending         `json:"ending,omitempty"`
+	Counted   tally           `json:"counted,omitempty"` // what it is counted as
 }
 
 // Ending is how far taking back has come.
@@ -144,6 +145,10 @@ type Options struct {
 	Borrower func(r storage.Reader, by route.Caller) (Borrower, error)
 	// Ended reports whether a token, by its storage id, holds no longer.
 	Ended func(r storage.Reader, token string) (bool, error)
+	// Bounds returns the limits that a new lease is under, nil where there are none,
+	// and MaxHeld how many one holder may have, 0 for any number. Either may be nil.
+	Bounds  func(l *Lease) []Bound
+	MaxHeld func() int
 	// Record puts the end of a lease into the audit log: with an error when it was
 	// set aside.
 	Record func(ctx context.Context, l *Lease, mount string, failed error)

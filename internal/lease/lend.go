@@ -31,6 +31,10 @@ func (m Lender) Lend(ctx context.Context, by route.Caller, loan engine.Loan, mak
 		return route.Notes{}, err
 	}
 	b := m.Book
+	near, err := b.room(ctx, by, *l)
+	if err != nil {
+		return route.Notes{}, err
+	}
 	if _, err := b.Engine.Update(ctx, func(t storage.Txn) error {
 		if err := m.Live(t); err != nil {
 			return err
@@ -41,8 +45,11 @@ func (m Lender) Lend(ctx context.Context, by route.Caller, loan engine.Loan, mak
 		}
 		held := *l
 		held.Token, held.Until = who.Token, who.Until.UTC()
-		held.Expires = soonest(l.Expires, held.Until)
+		held.Expires, held.Counted = soonest(l.Expires, held.Until), 0
 		*l = held
+		if err := within(t, near); err != nil {
+			return err
+		}
 		return b.add(t, l)
 	}); err != nil {
 		return route.Notes{}, err
@@ -137,7 +144,7 @@ func (b *Book) stray(ctx context.Context, l *Lease) error {
 	}
 	if _, err := b.Engine.Update(ctx, func(t storage.Txn) error {
 		again := *l
-		again.Token, again.Entity = "", ""
+		again.Token, again.Entity, again.Counted = "", "", 0
 		now, err := find(t, l.Key)
 		if err == nil {
 			again = *now

@@ -209,6 +209,7 @@ func anything(t *testing.T, seed uint64) {
 		if names, rows := b.names(), p.rows(t); len(names) > 0 && len(rows) == 0 {
 			t.Fatalf("accounts %q have no lease", names)
 		}
+		p.counts(t)
 	}
 	wait.Wait()
 	risk(0)

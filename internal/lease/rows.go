@@ -20,8 +20,9 @@ const (
 	troublePrefix = Prefix + "trouble/" // + key, of leases that could not be taken back yet
 )
 
-// keys is how many keys add, end and drop write at most, the job's included.
-const keys = job.Keys + 4
+// keys is how many keys add, end and drop write at most, the job's and the counts
+// included.
+const keys = job.Keys + 4 + countKeys
 
 // piece is how many leases one Update can change, with the rows that go with them.
 const piece = (storage.MaxUpdateKeys - 1) / keys
@@ -49,8 +50,11 @@ func (b *Book) add(t storage.Txn, l *Lease) error {
 	return put(t, l)
 }
 
-// put writes a lease's row.
+// put writes a lease's row, and counts it as what it is now.
 func put(t storage.Txn, l *Lease) error {
+	if err := recount(t, l, false); err != nil {
+		return err
+	}
 	row, err := json.Marshal(l)
 	if err != nil {
 		return err
@@ -76,6 +80,9 @@ func (b *Book) end(t storage.Txn, l *Lease, why string, at time.Time) error {
 
 // drop deletes the rows of a lease, all but the job's.
 func drop(t storage.Txn, l *Lease) error {
+	if err := recount(t, l, true); err != nil {
+		return err
+	}
 	rows := []string{rowKey(l.Key)}
 	if l.Token != "" {
 		rows = append(rows, tokenKey(l.Token, l.Key))

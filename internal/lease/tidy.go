@@ -54,6 +54,11 @@ func (b *Book) mend(t storage.Txn, l *Lease, found *Tidied) error {
 	if l.Ending != nil && l.Ending.Aside {
 		return nil
 	}
+	if l.Counted != l.tally() {
+		if err := put(t, l); err != nil {
+			return err
+		}
+	}
 	_, due, err := b.queue.Due(t, l.Key)
 	if err != nil || due {
 		return err

@@ -25,6 +25,7 @@ func full() *Metrics {
 			return Audit{Entries: 12, Syncs: Times{2, .001, map[float64]uint64{.001: 2}}, Checkpoint: time.Now().Add(-3 * time.Second)}
 		},
 		CertExpiry: func() time.Time { return time.Unix(2_000_000_000, 0) },
+		Leases:     func() (Leases, bool) { return Leases{Held: 9, Failing: 3, Aside: 2}, true },
 	})
 	m.Begin()
 	m.Finish("kv/data/{path...}", "GET", 200, 3*time.Millisecond)
@@ -67,6 +68,7 @@ func TestEverythingIsShown(t *testing.T) {
 		`coffer_cache_hits_total{cache="tokens"} 10`, `coffer_cache_misses_total{cache="tokens"} 2`,
 		`coffer_cache_entries{cache="policies"} 1`, `coffer_tokens_created_total{type="service"} 1`, `coffer_token_lookups_total 1`,
 		`coffer_logins_total{method="userpass",result="failure"} 1`, `coffer_unsealed 1`, `coffer_initialized 1`,
+		`coffer_leases 9`, `coffer_leases_failing 3`, `coffer_leases_set_aside 2`,
 		`vault_core_unsealed 1`, `vault_core_active 1`, `coffer_build_info{version="1.0.0"} 1`,
 		`coffer_tls_certificate_expiry_timestamp_seconds 2e+09`, `go_goroutines`, `process_resident_memory_bytes`,
 	} {

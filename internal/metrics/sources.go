@@ -16,6 +16,7 @@ type Sources struct {
 	Caches     func() []Cache           // each cache by name
 	Jobs       func() []Jobs            // each kind of work that time drives
 	Quotas     func() map[string]uint64 // requests that each quota refused on this node, by kind and name
+	Leases     func() (Leases, bool)    // of all nodes; false while sealed, and when they cannot be read
 	Audit      func() Audit             // figures of the audit log
 	Backup     func() Backup            // figures of the scheduled backups
 	CertExpiry func() (at time.Time)    // of the listener's TLS certificate; zero when there is none
@@ -52,6 +53,14 @@ type Jobs struct {
 	Claims, Due        int           // shards held; jobs found due, at most a batch for each shard
 	Lag                time.Duration // since the first of them was due
 	Done, Failed, Lost uint64        // jobs, tries, and claims that passed to another node
+}
+
+// Leases are how many leases all nodes have lent. How far behind their ends are is told
+// by the jobs of the kind "leases".
+type Leases struct {
+	Held    int // what they are for is there, as far as is known
+	Failing int // could not be taken back yet, and are tried again
+	Aside   int // were set aside, and wait for people
 }
 
 // Backup is how the scheduled backups of this node stand.
@@ -120,6 +129,10 @@ var (
 
 	quotaRefused = desc("quota_refused_total", "Requests that a quota refused on this node.", "quota")
 
+	leasesHeld    = desc("leases", "Leases of all nodes, those that end among them until what they are for is gone.")
+	leasesFailing = desc("leases_failing", "Leases that could not be taken back yet, and are tried again.")
+	leasesAside   = desc("leases_set_aside", "Leases that could not be taken back, and wait for people.")
+
 	cacheHits    = desc("cache_hits_total", "Lookups that a cache answered.", "cache")
 	cacheMisses  = desc("cache_misses_total", "Lookups that a cache could not answer.", "cache")
 	cacheEntries = desc("cache_entries", "Entries in a cache.", "cache")
@@ -146,7 +159,7 @@ type pulled struct{ sources Sources }
 // Describe sends the descriptions of all that Collect may send.
 func (p *pulled) Describe(to chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{buildInfo, initialized, unsealed, vaultUnsealed, vaultActive, commits, syncs, size, liveNodes, behind, clockAhead,
-		jobClaims, jobsDue, jobLag, jobsDone, jobFailed, jobLost, quotaRefused, cacheHits, cacheMisses, cacheEntries, checkpointAge, auditEntries, auditSyncs, certExpiry,
+		jobClaims, jobsDue, jobLag, jobsDone, jobFailed, jobLost, quotaRefused, leasesHeld, leasesFailing, leasesAside, cacheHits, cacheMisses, cacheEntries, checkpointAge, auditEntries, auditSyncs, certExpiry,
 		backupLast, backupSize, backupTook, backupFailures} {
 		to <- d
 	}
@@ -192,6 +205,13 @@ func (p *pulled) Collect(to chan<- prometheus.Metric) {
 	if p.sources.Quotas != nil {
 		for name, n := range p.sources.Quotas() {
 			send(quotaRefused, counter, float64(n), name)
+		}
+	}
+	if p.sources.Leases != nil {
+		if l, known := p.sources.Leases(); known {
+			send(leasesHeld, gauge, float64(l.Held))
+			send(leasesFailing, gauge, float64(l.Failing))
+			send(leasesAside, gauge, float64(l.Aside))
 		}
 	}
 	if p.sources.Caches != nil {

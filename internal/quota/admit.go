@@ -45,8 +45,8 @@ func (p *Pass) Done() {
 	p.held = nil
 }
 
-// Any reports whether there are quotas at all.
-func (s *Store) Any() bool { return len(s.current.Load().limits) > 0 }
+// Any reports whether there are quotas of requests at all.
+func (s *Store) Any() bool { return len(s.current.Load().byMount) > 0 }
 
 // NeedsRole reports whether a quota of a mount asks for a login's role.
 func (s *Store) NeedsRole(namespace, mount string) bool {

@@ -1,10 +1,12 @@
 // Package quota bounds how often and how many at once requests are made: of the whole
 // server, of a namespace, a mount, a path or a login role, for all callers together or
-// for each. Every quota that a request falls under must let it through.
+// for each; and how much may be lent at once. Every quota that a request falls under
+// must let it through.
 //
-// Quotas are rows; what they count is in this node's memory, so that no request writes
-// for them. See Share for what that means with several nodes. The gateway asks; the
-// package knows no routes and no tokens.
+// Quotas are rows; what they count of requests is in this node's memory, so that no
+// request writes for them. See Share for what that means with several nodes. The
+// gateway asks. Leases are counted by package lease, which asks for the limits of
+// each. The package knows no routes, no tokens and no leases.
 package quota
 
 import (
@@ -29,6 +31,7 @@ type Kind string
 const (
 	Rate        Kind = "rate-limit"  // requests per interval
 	Concurrency Kind = "concurrency" // requests under way
+	LeaseCount  Kind = "lease-count" // leases that there are
 )
 
 // Grouping says for whom a quota counts apart.
@@ -48,6 +51,9 @@ const (
 	MaxRate     = 1e9
 	MaxInterval = 24 * time.Hour
 	MaxParallel = 1 << 30
+	MaxLeases   = 1 << 40
+	// DefaultHeld is how many leases one holder may have unless it was said otherwise.
+	DefaultHeld = 10_000
 	// MaxGroups is how many callers a quota tells apart. When as many are active at
 	// once, all further ones are counted as one.
 	MaxGroups = 50_000
@@ -67,7 +73,7 @@ type Quota struct {
 	Rate      float64       `json:"rate,omitempty"` // requests per interval
 	Interval  time.Duration `json:"interval,omitempty"`
 	Block     time.Duration `json:"block,omitempty"` // how long a caller over the rate is refused altogether
-	Max       int           `json:"max,omitempty"`   // requests under way
+	Max       int           `json:"max,omitempty"`   // requests under way, or leases
 }
 
 // Path is the quota's path as it was written.
@@ -102,6 +108,13 @@ func (q *Quota) check() error {
 		if q.Max < 1 || q.Max > MaxParallel {
 			return invalid("'max' must be between 1 and %d", MaxParallel)
 		}
+	case LeaseCount:
+		switch {
+		case q.Max < 1 || q.Max > MaxLeases:
+			return invalid("'max_leases' must be between 1 and %d", MaxLeases)
+		case q.GroupBy != Together:
+			return invalid("group_by: leases are counted for all callers together; max_leases_per_entity in sys/quotas/config bounds those of each")
+		}
 	}
 	return nil
 }
@@ -113,9 +126,18 @@ func (q *Quota) same(o *Quota) bool {
 
 // Config is what holds for all quotas.
 type Config struct {
-	Exempt  []string `json:"exempt"`  // paths, from the root, that no quota counts; a * at the end is any ending
-	Audit   bool     `json:"audit"`   // refusals are synced to the audit log before they are answered
-	Headers bool     `json:"headers"` // answers say what is left
+	Exempt  []string `json:"exempt"`             // paths, from the root, that no quota counts; a * at the end is any ending
+	Audit   bool     `json:"audit"`              // refusals are synced to the audit log before they are answered
+	Headers bool     `json:"headers"`            // answers say what is left
+	MaxHeld *int     `json:"max_held,omitempty"` // leases of one holder, 0 for any number; nil is DefaultHeld
+}
+
+// Held is how many leases one holder may have, 0 for any number.
+func (c *Config) Held() int {
+	if c.MaxHeld == nil {
+		return DefaultHeld
+	}
+	return *c.MaxHeld
 }
 
 // DefaultExempt are the paths that no quota counts unless it was said otherwise. What
@@ -146,7 +168,8 @@ type Store struct {
 type index struct {
 	config  Config
 	limits  map[string]*limit   // by kind and name
-	byMount map[string][]*limit // by namespace + "\x00" + mount; "" is the whole namespace
+	byMount map[string][]*limit // of requests, by namespace + "\x00" + mount; "" is the whole namespace
+	lending map[string][]*limit // of leases, likewise
 }
 
 // Open reads the quotas, and follows them.
@@ -170,7 +193,7 @@ func key(kind Kind, name string) string { return string(kind) + "/" + name }
 func (s *Store) load(ctx context.Context) error {
 	s.loading.Lock()
 	defer s.loading.Unlock()
-	next := &index{config: Config{Exempt: DefaultExempt}, limits: map[string]*limit{}, byMount: map[string][]*limit{}}
+	next := &index{config: Config{Exempt: DefaultExempt}, limits: map[string]*limit{}, byMount: map[string][]*limit{}, lending: map[string][]*limit{}}
 	old := s.current.Load()
 	if err := s.barrier.View(ctx, func(r storage.Reader) error {
 		c, err := storage.Load[Config](r, configRow)
@@ -197,6 +220,10 @@ func (s *Store) load(ctx context.Context) error {
 			l = was
 		}
 		at := l.Namespace + "\x00" + l.Mount
+		if l.Kind == LeaseCount {
+			next.lending[at] = append(next.lending[at], l)
+			continue
+		}
 		next.byMount[at] = append(next.byMount[at], l)
 	}
 	s.current.Store(next)

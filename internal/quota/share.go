@@ -63,7 +63,7 @@ func (s *Store) Share(ctx context.Context, node string, live func() int) error {
 func (s *Store) together() map[string]*limit {
 	out := map[string]*limit{}
 	for k, l := range s.current.Load().limits {
-		if l.GroupBy == Together {
+		if l.GroupBy == Together && l.Kind != LeaseCount {
 			out[k] = l
 		}
 	}

@@ -35,7 +35,9 @@ func (s *server) openTimes(u *sys.Unsealed, store *token.Store) (err error) {
 		Ended: func(r storage.Reader, id string) (bool, error) {
 			return token.Ended(storage.SubReader(r, "core/tokens/"), id)
 		},
-		Record: func(context.Context, *lease.Lease, string, error) {},
+		Bounds:  func(l *lease.Lease) []lease.Bound { return u.Realms.LeaseBounds(u.Quotas, l) },
+		MaxHeld: func() int { c := u.Quotas.Config(); return c.Held() },
+		Record:  func(context.Context, *lease.Lease, string, error) {},
 	}, u.Jobs); err != nil {
 		return err
 	}

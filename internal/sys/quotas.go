@@ -31,6 +31,13 @@ var quotaRoutes = []route.Route[*System]{
 		route.Shows("quotas/concurrency/team", `{"path":"secret","max":100}`, "")),
 	route.New("DELETE", "quotas/concurrency/{name}", "Delete a quota of requests under way.", (*System).deleteConcurrency,
 		route.Shows("quotas/concurrency/team", "", "")),
+	route.New("LIST", "quotas/lease-count", "List the quotas of leases.", (*System).listLeaseCounts),
+	route.New("GET", "quotas/lease-count/{name}", "Read a quota of leases, and how many there are.", (*System).readLeaseCount,
+		route.Shows("quotas/lease-count/databases", "", "")),
+	route.New("POST", "quotas/lease-count/{name}", "Write a quota of leases.", (*System).writeLeaseCount,
+		route.Shows("quotas/lease-count/databases", `{"path":"database","max_leases":1000}`, "")),
+	route.New("DELETE", "quotas/lease-count/{name}", "Delete a quota of leases.", (*System).deleteLeaseCount,
+		route.Shows("quotas/lease-count/databases", "", "")),
 }
 
 // QuotaConfig is what holds for all quotas.
@@ -39,11 +46,12 @@ type QuotaConfig struct {
 	Forever wire.Strings `json:"absolute_rate_limit_exempt_paths"`
 	Audit   bool         `json:"enable_rate_limit_audit_logging"`
 	Headers bool         `json:"enable_rate_limit_response_headers"`
+	MaxHeld int          `json:"max_leases_per_entity"` // 0 for any number
 }
 
 func (s *System) quotaConfig(context.Context, route.Caller, route.Nothing) (QuotaConfig, error) {
 	c := s.Open().Quotas.Config()
-	return QuotaConfig{Exempt: c.Exempt, Forever: wire.Strings{}, Audit: c.Audit, Headers: c.Headers}, nil
+	return QuotaConfig{Exempt: c.Exempt, Forever: wire.Strings{}, Audit: c.Audit, Headers: c.Headers, MaxHeld: c.Held()}, nil
 }
 
 // SetQuotaConfig changes what holds for all quotas; what is left out stays as it is.
@@ -51,6 +59,7 @@ type SetQuotaConfig struct {
 	Exempt  *wire.Strings `json:"rate_limit_exempt_paths" doc:"Paths from the root that no quota counts; a * at the end is any ending. An empty list counts all, but for what tells of the server."`
 	Audit   *wire.Bool    `json:"enable_rate_limit_audit_logging" doc:"Sync the entry of a refusal to the audit log before it is answered; without, it is written, and synced a moment later."`
 	Headers *wire.Bool    `json:"enable_rate_limit_response_headers" doc:"Say in each answer's headers what is left of the rate."`
+	MaxHeld *wire.Int     `json:"max_leases_per_entity" doc:"How many leases one entity, or one token without an entity, may hold at once; 10000 unless given, 0 for any number."`
 }
 
 func (s *System) setQuotaConfig(ctx context.Context, _ route.Caller, in SetQuotaConfig) (route.Empty, error) {
@@ -72,6 +81,13 @@ func (s *System) setQuotaConfig(ctx context.Context, _ route.Caller, in SetQuota
 	}
 	if in.Headers != nil {
 		c.Headers = bool(*in.Headers)
+	}
+	if in.MaxHeld != nil {
+		n := int(*in.MaxHeld)
+		if n < 0 || n > quota.MaxLeases {
+			return route.Empty{}, fault.New(fault.Invalid, "max_leases_per_entity must be between 0, which is any number, and %d", quota.MaxLeases)
+		}
+		c.MaxHeld = &n
 	}
 	return route.Empty{}, s.Open().Quotas.SetConfig(ctx, c)
 }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/cofferhq/coffer/internal/engine"
 	"github.com/cofferhq/coffer/internal/fault"
+	"github.com/cofferhq/coffer/internal/lease"
 	"github.com/cofferhq/coffer/internal/policy"
 	"github.com/cofferhq/coffer/internal/route"
 	"github.com/cofferhq/coffer/internal/storage"
@@ -33,6 +34,8 @@ type Options struct {
 	Mount      engine.Mount
 	MaxPayload int
 	Log        *slog.Logger
+	// Leases changes how leases are kept, if given.
+	Leases func(*lease.Options)
 }
 
 // Engine is an opened engine and the table of its routes.
@@ -96,7 +99,7 @@ func Open(t testing.TB, spec *engine.Spec, o Options) *Engine {
 	env := engine.Env{
 		Mount: o.Mount, Storage: o.Storage, Recent: engine.ReadThrough(o.Storage), Log: o.Log, Fingerprint: Fingerprint, MaxPayload: o.MaxPayload,
 	}
-	e.times = openTimes(t, &env, spec, e, o.Log)
+	e.times = openTimes(t, &env, spec, e, o)
 	var err error
 	if e.State, err = spec.Open(context.Background(), env); err != nil {
 		t.Fatalf("open %s: %v", spec.Name, err)

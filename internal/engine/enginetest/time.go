@@ -2,7 +2,6 @@ package enginetest
 
 import (
 	"context"
-	"log/slog"
 	"testing"
 	"time"
 
@@ -29,14 +28,14 @@ const (
 )
 
 // openTimes gives env what is needed of time. e is what is opened with it.
-func openTimes(t testing.TB, env *engine.Env, spec *engine.Spec, e *Engine, log *slog.Logger) times {
+func openTimes(t testing.TB, env *engine.Env, spec *engine.Spec, e *Engine, o Options) times {
 	t.Helper()
-	workers, err := job.New(job.Options{Engine: env.Storage, Node: "one", Beat: 15 * time.Second, Log: log})
+	workers, err := job.New(job.Options{Engine: env.Storage, Node: "one", Beat: 15 * time.Second, Log: o.Log})
 	if err != nil {
 		t.Fatal(err)
 	}
-	leases, err := lease.Open(lease.Options{
-		Engine: env.Storage, Log: log,
+	options := lease.Options{
+		Engine: env.Storage, Log: o.Log,
 		Server: func() (time.Duration, time.Duration) { return DefaultTTL, MaxTTL },
 		Find: func(string, string) (lease.Target, bool) {
 			return lease.Target{Path: env.Mount.Path, Spec: spec, State: e.State}, true
@@ -46,7 +45,11 @@ func openTimes(t testing.TB, env *engine.Env, spec *engine.Spec, e *Engine, log 
 		},
 		Ended:  func(storage.Reader, string) (bool, error) { return false, nil },
 		Record: func(context.Context, *lease.Lease, string, error) {},
-	}, workers)
+	}
+	if o.Leases != nil {
+		o.Leases(&options)
+	}
+	leases, err := lease.Open(options, workers)
 	if err != nil {
 		t.Fatal(err)
 	}
