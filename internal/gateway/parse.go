@@ -27,6 +27,10 @@ func (t *turn) parse() (err error) {
 		t.wrapTTL = ttl
 	}
 	switch {
+	case t.ContentType == "application/ocsp-request":
+		// RFC 6960 has a protocol of its own, whose routes take the whole body; all
+		// others find no parameters.
+		t.params = &wire.Params{Body: t.Body}
 	case len(t.Body) == 0 && (t.Method == "GET" || t.Method == "LIST" || t.Method == "DELETE"):
 		t.params = wire.ParseQuery(t.Query)
 	case strings.HasPrefix(t.ContentType, "application/x-www-form-urlencoded") && !strings.HasPrefix(strings.TrimSpace(string(t.Body)), "{"):

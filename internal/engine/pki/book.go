@@ -16,6 +16,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/cofferhq/coffer/internal/engine"
 	"github.com/cofferhq/coffer/internal/engine/pki/key"
 	"github.com/cofferhq/coffer/internal/fault"
 	"github.com/cofferhq/coffer/internal/storage"
@@ -288,7 +289,7 @@ func (b *book) addKey(t storage.Txn, name string, s crypto.Signer) (k *keyEntry,
 }
 
 // addIssuer adds an issuer, or returns the one that has the certificate already.
-func (b *book) addIssuer(name string, c *x509.Certificate) (i *issuer, existed bool, err error) {
+func (b *book) addIssuer(t engine.Txn, name string, c *x509.Certificate) (i *issuer, existed bool, err error) {
 	for _, i := range b.Issuers {
 		if bytes.Equal(i.Certificate, c.Raw) {
 			return i, true, nil
@@ -311,7 +312,7 @@ func (b *book) addIssuer(name string, c *x509.Certificate) (i *issuer, existed b
 	if i.Key != "" && (b.DefaultIssuer == "" || b.FollowLatest) {
 		b.DefaultIssuer = i.ID
 	}
-	return i, false, nil
+	return i, false, t.Schedule(listsTask, time.Now().Add(soon))
 }
 
 var refName = regexp.MustCompile(`^\w(?:[\w.-]{0,126}\w)?$`)
@@ -390,8 +391,8 @@ func loadBook(r storage.Reader) (*book, error) {
 }
 
 // change changes the book, and rows with it. The function may run again.
-func (e *Engine) change(ctx context.Context, fn func(t storage.Txn, b *book) error) error {
-	_, err := e.env.Storage.Update(ctx, func(t storage.Txn) error {
+func (e *Engine) change(ctx context.Context, fn func(t engine.Txn, b *book) error) error {
+	_, err := e.env.Agenda.Update(ctx, func(t engine.Txn) error {
 		b, err := loadBook(t)
 		if err != nil {
 			return err

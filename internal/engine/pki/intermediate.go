@@ -8,10 +8,10 @@ import (
 	"encoding/pem"
 	"strings"
 
+	"github.com/cofferhq/coffer/internal/engine"
 	"github.com/cofferhq/coffer/internal/engine/pki/key"
 	"github.com/cofferhq/coffer/internal/fault"
 	"github.com/cofferhq/coffer/internal/route"
-	"github.com/cofferhq/coffer/internal/storage"
 	"github.com/cofferhq/coffer/internal/wire"
 )
 
@@ -82,7 +82,7 @@ func (e *Engine) generateIntermediate(ctx context.Context, _ route.Caller, in In
 	if err != nil {
 		return out, fault.Wrap(fault.Invalid, err, "the signing request cannot be made of what is asked for: %s", shown(err.Error()))
 	}
-	if err := e.change(ctx, func(tx storage.Txn, b *book) error {
+	if err := e.change(ctx, func(tx engine.Txn, b *book) error {
 		k, _, err := b.addKey(tx, in.KeyName, s)
 		if err == nil {
 			out = Requested{Key: k.ID, KeyName: k.Name}

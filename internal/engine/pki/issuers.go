@@ -10,11 +10,11 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cofferhq/coffer/internal/engine"
 	"github.com/cofferhq/coffer/internal/engine/pki/key"
 	"github.com/cofferhq/coffer/internal/engine/rows"
 	"github.com/cofferhq/coffer/internal/fault"
 	"github.com/cofferhq/coffer/internal/route"
-	"github.com/cofferhq/coffer/internal/storage"
 	"github.com/cofferhq/coffer/internal/wire"
 )
 
@@ -136,7 +136,7 @@ type WriteIssuer struct {
 }
 
 func (e *Engine) patchIssuer(ctx context.Context, _ route.Caller, in WriteIssuer) (out Issuer, err error) {
-	err = e.change(ctx, func(_ storage.Txn, b *book) error {
+	err = e.change(ctx, func(_ engine.Txn, b *book) error {
 		i, err := b.find(in.Ref)
 		if err != nil {
 			return err
@@ -262,7 +262,7 @@ func (a addresses) check() error {
 }
 
 func (e *Engine) deleteIssuer(ctx context.Context, _ route.Caller, in IssuerRef) (out route.Empty, err error) {
-	err = e.change(ctx, func(_ storage.Txn, b *book) error {
+	err = e.change(ctx, func(_ engine.Txn, b *book) error {
 		out = route.Empty{}
 		i, err := b.find(in.Ref)
 		if err != nil {
@@ -362,7 +362,7 @@ func (e *Engine) take(ctx context.Context, text string, keys bool) (out Imported
 	if err != nil {
 		return out, err
 	}
-	err = e.change(ctx, func(t storage.Txn, b *book) error {
+	err = e.change(ctx, func(t engine.Txn, b *book) error {
 		out = Imported{Mapping: map[string]string{}}
 		for _, s := range parsed.keys {
 			k, existed, err := b.addKey(t, "", s)
@@ -376,7 +376,7 @@ func (e *Engine) take(ctx context.Context, text string, keys bool) (out Imported
 			}
 		}
 		for _, c := range parsed.certs {
-			i, existed, err := b.addIssuer("", c)
+			i, existed, err := b.addIssuer(t, "", c)
 			if err != nil {
 				return err
 			}
@@ -389,7 +389,10 @@ func (e *Engine) take(ctx context.Context, text string, keys bool) (out Imported
 		}
 		return nil
 	})
-	return out, err
+	if err != nil {
+		return out, err
+	}
+	return out, e.first(ctx)
 }
 
 // Defaults says which issuer is taken where none is named.
@@ -416,7 +419,7 @@ func (e *Engine) writeDefaults(ctx context.Context, _ route.Caller, in WriteDefa
 	if in.Default == byDefault || in.Default == "" && in.Follows == nil {
 		return out, fault.New(fault.Invalid, "default: name the issuer's id or name")
 	}
-	err = e.change(ctx, func(_ storage.Txn, b *book) error {
+	err = e.change(ctx, func(_ engine.Txn, b *book) error {
 		if in.Default != "" {
 			i, err := b.find(in.Default)
 			if err != nil {

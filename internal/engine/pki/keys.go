@@ -8,10 +8,10 @@ import (
 	"encoding/pem"
 	"slices"
 
+	"github.com/cofferhq/coffer/internal/engine"
 	"github.com/cofferhq/coffer/internal/engine/pki/key"
 	"github.com/cofferhq/coffer/internal/fault"
 	"github.com/cofferhq/coffer/internal/route"
-	"github.com/cofferhq/coffer/internal/storage"
 	"github.com/cofferhq/coffer/internal/wire"
 )
 
@@ -101,7 +101,7 @@ type NameKey struct {
 }
 
 func (e *Engine) nameKey(ctx context.Context, _ route.Caller, in NameKey) (out Key, err error) {
-	err = e.change(ctx, func(_ storage.Txn, b *book) error {
+	err = e.change(ctx, func(_ engine.Txn, b *book) error {
 		k, err := b.findKey(in.Ref)
 		if err != nil {
 			return err
@@ -117,7 +117,7 @@ func (e *Engine) nameKey(ctx context.Context, _ route.Caller, in NameKey) (out K
 }
 
 func (e *Engine) deleteKey(ctx context.Context, _ route.Caller, in KeyRef) (out route.Empty, err error) {
-	err = e.change(ctx, func(t storage.Txn, b *book) error {
+	err = e.change(ctx, func(t engine.Txn, b *book) error {
 		out = route.Empty{}
 		k, err := b.findKey(in.Ref)
 		if err != nil {
@@ -169,7 +169,7 @@ func (e *Engine) generateKey(ctx context.Context, _ route.Caller, in GenerateKey
 	if err != nil {
 		return out, err
 	}
-	if err := e.change(ctx, func(t storage.Txn, b *book) error {
+	if err := e.change(ctx, func(t engine.Txn, b *book) error {
 		k, _, err := b.addKey(t, in.Name, s)
 		if err != nil {
 			return err
@@ -209,7 +209,7 @@ func (e *Engine) importKey(ctx context.Context, _ route.Caller, in ImportKey) (o
 	if err != nil {
 		return out, err
 	}
-	err = e.change(ctx, func(t storage.Txn, b *book) error {
+	err = e.change(ctx, func(t engine.Txn, b *book) error {
 		k, existed, err := b.addKey(t, in.Name, s)
 		if err != nil {
 			return err
@@ -240,7 +240,7 @@ func (e *Engine) writeDefaultKey(ctx context.Context, _ route.Caller, in Default
 	if in.Default == "" || in.Default == byDefault {
 		return in, fault.New(fault.Invalid, "default: name the key's id or name")
 	}
-	err := e.change(ctx, func(_ storage.Txn, b *book) error {
+	err := e.change(ctx, func(_ engine.Txn, b *book) error {
 		k, err := b.findKey(in.Default)
 		if err == nil {
 			b.DefaultKey = k.ID

@@ -31,6 +31,7 @@ type Engine struct {
 	lastRoles sync.Map
 	// signers are the keys, by id; they never change.
 	signers sync.Map
+	makers  makers
 }
 
 // Kind declares the engine.
@@ -39,7 +40,9 @@ var Kind = engine.Kind[struct{}, *Engine]{
 	Open: func(_ context.Context, env engine.Env, _ struct{}) (*Engine, error) {
 		return &Engine{env: env, roles: rows.New[role.Role](env, roleRows)}, nil
 	},
-	Routes: slices.Concat(rootRoutes, intermediateRoutes, keyRoutes, issuerRoutes, roleRoutes, issueRoutes, fetchRoutes, urlRoutes),
+	Routes:  slices.Concat(rootRoutes, intermediateRoutes, keyRoutes, issuerRoutes, roleRoutes, issueRoutes, fetchRoutes, urlRoutes, revokeRoutes, crlConfigRoutes, listRoutes, ocspRoutes),
+	Lending: &engine.Lending[*Engine]{Revoke: (*Engine).revokeLease},
+	Due:     (*Engine).due,
 }
 
 // What rows are called below the mount.

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"time"
 
+	"github.com/cofferhq/coffer/internal/engine"
 	"github.com/cofferhq/coffer/internal/engine/pki/key"
 	"github.com/cofferhq/coffer/internal/engine/pki/role"
 	"github.com/cofferhq/coffer/internal/fault"
@@ -99,18 +100,21 @@ func (e *Engine) generateRoot(ctx context.Context, _ route.Caller, in Root) (out
 	if err != nil {
 		return out, err
 	}
-	if err := e.change(ctx, func(tx storage.Txn, b *book) error {
+	if err := e.change(ctx, func(tx engine.Txn, b *book) error {
 		k, _, err := b.addKey(tx, in.KeyName, s)
 		if err != nil {
 			return err
 		}
-		i, _, err := b.addIssuer(in.IssuerName, c)
+		i, _, err := b.addIssuer(tx, in.IssuerName, c)
 		if err != nil {
 			return err
 		}
 		out = Made{Issuer: i.ID, IssuerName: i.Name, Key: k.ID, KeyName: k.Name}
 		return saveCert(tx, c, i)
 	}); err != nil {
+		return out, err
+	}
+	if err := e.first(ctx); err != nil {
 		return out, err
 	}
 	out.Warnings = warnings
@@ -135,7 +139,7 @@ func (e *Engine) deleteRoot(ctx context.Context, _ route.Caller, _ route.Nothing
 	// found again should it stop in between.
 	for {
 		done := false
-		if err := e.change(ctx, func(t storage.Txn, b *book) error {
+		if err := e.change(ctx, func(t engine.Txn, b *book) error {
 			n := min(50, len(b.Keys))
 			for _, k := range b.Keys[:n] {
 				if err := t.Delete(keyRows + k.ID); err != nil {
