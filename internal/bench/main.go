@@ -5,6 +5,7 @@
 //
 //	go run ./internal/bench            reads and writes
 //	go run ./internal/bench -million   and a store of a million secrets
+//	scripts/bench-leases               a million leases of a PostgreSQL
 //	scripts/bench-cluster              nodes over etcd and over PostgreSQL
 package main
 
@@ -24,6 +25,8 @@ var (
 	count   = flag.Int("secrets", 1_000_000, "how many secrets -million means")
 	slice   = flag.Duration("slice", 2*time.Second, "how long one side is measured before the other's turn")
 	rounds  = flag.Int("rounds", 5, "how many turns each side gets")
+	lending = flag.String("leases", "", "measure leases instead, lent by the PostgreSQL at this URL, which lets this user in without a password")
+	lent    = flag.Int("lent", 1_000_000, "how many leases -leases means")
 	relaxed = flag.Bool("relaxed", false, "run the server with audit { sync = \"changes\" }")
 	shared  = flag.String("storage", "", "measure nodes over this engine instead: KIND:NAME=VALUE,NAME=VALUE, such as etcd:address=http://127.0.0.1:2379")
 	keep    = flag.String("profile", "", "keep the profile of reads, of writes where there are nodes, in this file")
@@ -62,6 +65,9 @@ func run(ctx context.Context) error {
 	defer s.stop()
 	if err := s.prepare(1000); err != nil {
 		return err
+	}
+	if *lending != "" {
+		return measureLeases(ctx, s, *lending)
 	}
 	if err := measureReads(s, dir); err != nil {
 		return err

@@ -144,7 +144,7 @@ func TestRoomAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 		// It is looked at once more later, and counts no longer.
-		l = p.lend(t, "d", `{"ttl":60}`)
+		p.lend(t, "d", `{"ttl":60}`)
 		time.Sleep(2 * time.Minute)
 		p.clean(t)
 	})
