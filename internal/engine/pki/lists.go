@@ -145,7 +145,13 @@ func (e *Engine) buildDue(ctx context.Context, authority string, now bool) error
 
 // due does what the clock asks for.
 func (e *Engine) due(ctx context.Context, t engine.Task) error {
-	if t.Name != listsTask {
+	switch t.Name {
+	case listsTask:
+	case tidyTask:
+		return e.goOn(ctx, t)
+	case autoTidyTask:
+		return e.autoBegin(ctx, t)
+	default:
 		return t.Update(ctx, func(t engine.TaskTxn) error { return t.Done() })
 	}
 	if err := e.buildAll(ctx, false); err != nil {

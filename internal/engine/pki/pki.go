@@ -40,7 +40,7 @@ var Kind = engine.Kind[struct{}, *Engine]{
 	Open: func(_ context.Context, env engine.Env, _ struct{}) (*Engine, error) {
 		return &Engine{env: env, roles: rows.New[role.Role](env, roleRows)}, nil
 	},
-	Routes:  slices.Concat(rootRoutes, intermediateRoutes, keyRoutes, issuerRoutes, roleRoutes, issueRoutes, fetchRoutes, urlRoutes, revokeRoutes, crlConfigRoutes, listRoutes, ocspRoutes),
+	Routes:  slices.Concat(rootRoutes, intermediateRoutes, keyRoutes, issuerRoutes, roleRoutes, issueRoutes, fetchRoutes, urlRoutes, revokeRoutes, crlConfigRoutes, listRoutes, ocspRoutes, tidyRoutes),
 	Lending: &engine.Lending[*Engine]{Revoke: (*Engine).revokeLease},
 	Due:     (*Engine).due,
 }

@@ -66,7 +66,7 @@ type name struct {
 func parse(text string) (n name, ok bool) {
 	n = name{whole: text, host: text}
 	if local, host, mail := strings.Cut(text, "@"); mail {
-		if local == "" || strings.Contains(host, "@") {
+		if local == "" || strings.ContainsAny(local, "* ") || strings.Contains(host, "@") {
 			return n, false
 		}
 		n.host, n.mail = host, true

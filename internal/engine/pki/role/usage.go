@@ -5,6 +5,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"encoding/json"
+	"slices"
 	"strings"
 
 	"golang.org/x/crypto/cryptobyte"
@@ -84,7 +85,9 @@ func (r *Role) extUsage() (out []x509.ExtKeyUsage, oids []asn1.ObjectIdentifier,
 		if err != nil {
 			return nil, nil, fault.New(fault.Invalid, "ext_key_usage_oids: %v", err)
 		}
-		oids = append(oids, oid)
+		if !slices.ContainsFunc(oids, oid.Equal) {
+			oids = append(oids, oid)
+		}
 	}
 	return out, oids, nil
 }
@@ -145,6 +148,9 @@ func policies(list wire.Strings) (*pkix.Extension, error) {
 		var err error
 		if all[i].id, err = parseOID(all[i].OID); err != nil {
 			return nil, fault.New(fault.Invalid, "policy_identifiers: %v", err)
+		}
+		if slices.ContainsFunc(all[:i], func(p policy) bool { return p.id.Equal(all[i].id) }) {
+			return nil, fault.New(fault.Invalid, "policy_identifiers: %s is named twice", all[i].id)
 		}
 	}
 	var b cryptobyte.Builder
