@@ -111,3 +111,12 @@ node-1 … true …
 node-2 … true …
 `+"```\n")
 }
+
+// leasesGuide gives a session a database that lends accounts.
+func (s *session) leasesGuide(t *testing.T, text string) string {
+	t.Helper()
+	db := postgrestest.Start(t)
+	db.Exec(t, "postgres", "CREATE ROLE keeper SUPERUSER LOGIN PASSWORD 'first-password'", "CREATE DATABASE orders")
+	port := strconv.Itoa(db.Port)
+	return strings.NewReplacer("@db.example.com:5432", "@127.0.0.1:"+port, "host=db.example.com port=5432", "host=127.0.0.1 port="+port, "sslmode=verify-full", "sslmode=disable").Replace(text)
+}

@@ -36,6 +36,8 @@ func TestDocuments(t *testing.T) {
 				return
 			case "ci.md":
 				guide = s.ciGuide(t, guide)
+			case "leases.md":
+				guide = s.leasesGuide(t, guide)
 			case "ldap.md":
 				guide = s.ldapGuide(t, guide)
 			case "people.md":
