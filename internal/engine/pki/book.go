@@ -88,6 +88,7 @@ type issuer struct {
 	URLs         addresses `json:"urls,omitzero"`
 	Revoked      time.Time `json:"revoked,omitzero"`
 	cert         *x509.Certificate
+	pem          string
 	chain        []*issuer // from itself up to its root, as far as it is known
 	authority    string
 }
@@ -141,7 +142,7 @@ func (b *book) link() error {
 		if i.cert, err = x509.ParseCertificate(i.Certificate); err != nil {
 			return fmt.Errorf("row %q: the certificate of issuer %s: %w", bookRow, i.ID, err)
 		}
-		i.authority = authorityOf(i.cert)
+		i.authority, i.pem = authorityOf(i.cert), pemOf(i.Certificate)
 	}
 	for _, i := range b.Issuers {
 		i.chain = b.chainOf(i)
@@ -301,7 +302,7 @@ func (b *book) addIssuer(t engine.Txn, name string, c *x509.Certificate) (i *iss
 	if err := b.freeIssuerName(name, ""); err != nil {
 		return nil, false, err
 	}
-	i = &issuer{ID: uuid.NewString(), Name: name, Certificate: c.Raw, Behavior: behaviorErr, Usage: allUsages, cert: c, authority: authorityOf(c)}
+	i = &issuer{ID: uuid.NewString(), Name: name, Certificate: c.Raw, Behavior: behaviorErr, Usage: allUsages, cert: c, pem: pemOf(c.Raw), authority: authorityOf(c)}
 	if c.KeyUsage != 0 && c.KeyUsage&x509.KeyUsageCRLSign == 0 {
 		i.Usage = []string{usageRead, usageIssue, usageOCSP}
 	}

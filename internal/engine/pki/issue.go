@@ -223,7 +223,7 @@ func (e *Engine) deliver(ctx context.Context, o order, der []byte, t *x509.Certi
 
 // write fills in the certificate and its key.
 func (out *Issued) write(w Wish, der []byte, by *issuer, signer crypto.Signer) error {
-	out.Certificate, out.Issuing = text(der, w.Format), text(by.Certificate, w.Format)
+	out.Certificate, out.Issuing = text(der, w.Format), by.text(w.Format)
 	out.Chain = chainText(by.chain, w.Format, bool(w.RemoveRoots))
 	private := ""
 	if signer != nil {

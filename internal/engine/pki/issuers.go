@@ -313,7 +313,8 @@ type bundle struct {
 // parseBundle reads a text of PEM. Parameters of a curve, which openssl writes before
 // a key, are passed over.
 func parseBundle(text string, keys bool) (b bundle, err error) {
-	rest := []byte(text)
+	// Files that end without a newline, put one behind the other.
+	rest := []byte(strings.ReplaceAll(text, "----------BEGIN ", "-----\n-----BEGIN "))
 	for blocks := 0; ; blocks++ {
 		var block *pem.Block
 		if block, rest = pem.Decode(rest); block == nil {

@@ -158,7 +158,7 @@ func TestIntermediate(t *testing.T) {
 	}
 	signed := do(t, root, "POST", "root/sign-intermediate", fields{"csr": asked.text("csr"), "common_name": "Middle", "ttl": "43800h"})
 	refused(t, e, "POST", "intermediate/set-signed", fields{"certificate": second.text("certificate")}, "none of the keys")
-	set := do(t, e, "POST", "intermediate/set-signed", fields{"certificate": signed.text("certificate") + "\n" + top.text("certificate")})
+	set := do(t, e, "POST", "intermediate/set-signed", fields{"certificate": signed.text("certificate") + top.text("certificate")}) // no newline between
 	if len(set.list("imported_issuers")) != 2 || len(set.list("imported_keys")) != 0 {
 		t.Errorf("set-signed: %v", set)
 	}

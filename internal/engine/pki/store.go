@@ -80,6 +80,14 @@ func text(der []byte, format string) string {
 	return pemOf(der)
 }
 
+// text writes an issuer's certificate in a format.
+func (i *issuer) text(format string) string {
+	if format == key.DER {
+		return text(i.Certificate, format)
+	}
+	return i.pem
+}
+
 // signing is a certificate to be signed.
 type signing struct {
 	template *x509.Certificate
@@ -162,7 +170,7 @@ func chainText(chain []*issuer, format string, withoutRoots bool) (out []string)
 		if withoutRoots && selfSigned(i.cert) {
 			continue
 		}
-		out = append(out, text(i.Certificate, format))
+		out = append(out, i.text(format))
 	}
 	return out
 }

@@ -161,7 +161,7 @@ func TestNeverMore(t *testing.T) {
 		t.Fatal(err)
 	}
 	issued, refused := 0, 0
-	for range 20 { // of a hundred each
+	for range 10 { // of a hundred each
 		rapid.Check(t, func(t *rapid.T) {
 			r := draw(t)
 			in := drawRequest(t, signer)
